@@ -1,0 +1,80 @@
+"""What values a config may hold; everything that can be said before a file is read or a device is touched."""
+
+from configs import default
+from draem_jax.errors import UserError
+
+# Field -> (test, what is expected). Sizes and probabilities of `synthesis` are checked by data.synthesis.
+_positive = (lambda value: value > 0, 'a number above 0')
+_at_least_0 = (lambda value: value >= 0, '0 or more')
+_at_least_1 = (lambda value: value >= 1, '1 or more')
+_RULES = {
+    'dataset.image_size': (
+        lambda size: len(size) == 2 and all(side >= 32 and side % 32 == 0 for side in size),
+        '(height, width), both multiples of 32',
+    ),
+    'dataset.validation_fraction': (lambda value: 0 <= value < 1, 'in [0, 1)'),
+    'dataset.texture_source': (lambda value: value in ('folder', 'procedural'), "'folder' or 'procedural'"),
+    'dataset.texture_count': _at_least_0,
+    'model.reconstructive_width': _at_least_1,
+    'model.discriminative_width': _at_least_1,
+    'model.dtype': (lambda value: value in ('auto', 'float32', 'bfloat16'), "'auto', 'float32' or 'bfloat16'"),
+    'loss.l2': _at_least_0,
+    'loss.ssim': _at_least_0,
+    'loss.focal': _at_least_0,
+    'loss.gamma': _at_least_0,
+    'optimizer.learning_rate': _positive,
+    'optimizer.decay_factor': _positive,
+    'optimizer.decay_at': (
+        lambda values: list(values) == sorted(set(values)) and all(0 < value < 1 for value in values),
+        'fractions in (0, 1), ascending',
+    ),
+    'optimizer.warmup_steps': _at_least_0,
+    'training.seed': _at_least_0,
+    'training.batch_size': _at_least_1,
+    'training.epochs': _at_least_1,
+    'training.steps': _at_least_0,
+    'training.log_every_steps': _at_least_0,
+    'training.validate_every_steps': _at_least_0,
+    'training.picture_every_steps': _at_least_0,
+    'training.checkpoint_every_steps': _at_least_0,
+    'training.keep_checkpoints': _at_least_1,
+    'training.validation_examples': _at_least_1,
+    'evaluation.batch_size': _at_least_1,
+    'evaluation.score_window': (lambda value: value >= 1 and value % 2 == 1, 'odd and 1 or more'),
+    'evaluation.mask_rule': (lambda value: value in ('half', 'full'), "'half' or 'full'"),
+    'evaluation.aupro_max_fpr': (lambda value: 0 < value <= 1, 'in (0, 1]'),
+    'evaluation.sheet_rows': _at_least_0,
+}
+
+
+def check(config):
+    """Raises UserError, in one line, for the first field that is missing, unknown or out of its range."""
+    if config is None:
+        raise UserError('Which experiment? Pass --config=configs/<name>.py, such as --config=configs/quickstart.py.')
+    known = default.get_config()
+    for section in known:
+        if section not in config:
+            raise UserError(f'The config has no section {section!r}; configs/default.py lists them all.')
+        for field in known[section]:
+            if field not in config[section]:
+                raise UserError(f'The config has no field {section}.{field}; configs/default.py explains it.')
+    for section in config:
+        if section not in known:
+            raise UserError(f'Unknown section config.{section}. Known: {", ".join(known)}.')
+        for field in config[section]:
+            if field not in known[section]:
+                raise UserError(f'Unknown field config.{section}.{field}. Known: {", ".join(known[section])}.')
+    for path, (is_allowed, expected) in _RULES.items():
+        section, field = path.split('.')
+        value = config[section][field]
+        try:
+            allowed = is_allowed(value)
+        except TypeError:
+            allowed = False
+        if not allowed:
+            raise UserError(f'--config.{path}={value!r}: expected {expected}.')
+    if config.dataset.texture_source == 'folder' and not config.dataset.texture_root:
+        raise UserError(
+            'No textures to make anomalies from: pass --config.dataset.texture_root=FOLDER (any images; DTD in '
+            'the paper) or --config.dataset.texture_source=procedural to draw them.'
+        )

@@ -1,0 +1,65 @@
+"""Flags and exit codes of the scripts: 0 done, 1 a mistake the user can mend, in one line."""
+
+import os
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from configs import default
+from draem_jax.errors import UserError
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Before TensorFlow is imported: its start-up messages.
+
+
+def define_config_file():
+    """--config=FILE[:ARG] and --config.section.field=VALUE: an experiment, for scripts that start a run."""
+    return config_flags.DEFINE_config_file('config', None, 'Experiment file, with its argument after a colon.')
+
+
+def define_config_overrides():
+    """--config.section.field=VALUE alone: changes to the config of an existing run, read with `changes`."""
+    return config_flags.DEFINE_config_dict('config', default.get_config(), 'Changes to the config of the run.')
+
+
+def changes(holder):
+    """What the command line changes, as {'section.field': value}.
+
+    Args:
+        holder: what `define_config_overrides` returned.
+    """
+    return config_flags.get_override_values(holder)
+
+
+def run(main):
+    """Parses the flags, calls `main()` and ends the process with the exit code it returns (None is 0)."""
+    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
+
+    def guarded(arguments):
+        if len(arguments) > 1:
+            _fail(f"Unexpected argument '{arguments[1]}'. Flags are written --name=value.")
+        try:
+            return main()
+        except UserError as error:
+            return _fail(str(error))
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(arguments):
+    try:
+        return flags.FLAGS(arguments)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+        # ml_collections reports a wrong field, type or file with whichever of these is at hand.
+        return _fail(_one_line(error))
+
+
+def _one_line(error):
+    text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _fail(line):
+    print(f'Error: {line}', file=sys.stderr)
+    sys.exit(1)

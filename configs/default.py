@@ -1,0 +1,138 @@
+"""Every setting, with its unit and its source; the values are those of the authors' released code (`official`).
+
+    python train.py --config=configs/default.py --config.dataset.root=FOLDER \
+        --config.dataset.texture_root=TEXTURES --workdir=RUN
+
+Other experiments start from here and change what differs. `paper` as the argument (configs/default.py:paper) takes the
+values printed in the paper wherever the released code deviates from it.
+
+References:
+    Zavrtanik, Kristan, Skocaj, DRAEM, ICCV 2021 ("paper"); the authors' released code and weights ("official").
+"""
+
+from ml_collections import ConfigDict
+
+PRESETS = ('official', 'paper')
+
+# Three of these change each texture; the paper names those of the second line and one for colour (hue_saturation here).
+OPERATIONS = ('gamma_contrast', 'invert', 'rotate') + (
+    'brightness',
+    'sharpness',
+    'hue_saturation',
+    'solarize',
+    'posterize',
+    'autocontrast',
+    'equalize',
+)
+
+
+def get_config(arg='official'):
+    """Args: arg: 'official' or 'paper'."""
+    preset = arg or 'official'
+    if preset not in PRESETS:
+        raise ValueError(f'configs/default.py:{preset}: expected one of {", ".join(PRESETS)} after the colon.')
+    config = ConfigDict()
+
+    config.dataset = ConfigDict()
+    # A builder of data/: folder, mvtec_ad, simulated, ...
+    config.dataset.name = 'folder'
+    # One object of the data set, such as 'bottle'; for `folder` a folder below root, or empty.
+    config.dataset.category = ''
+    # Folder of the data set, as its entry in data/README.md says.
+    config.dataset.root = ''
+    # (height, width) in pixels that every image is resized to; multiples of 32. Official and paper: 256.
+    config.dataset.image_size = (256, 256)
+    # Average over the source's pixels where an image shrinks. Official: False, plain bilinear interpolation.
+    config.dataset.antialias = False
+    # Part of the normal training images kept out of training, to watch it with simulated anomalies; in [0, 1).
+    config.dataset.validation_fraction = 0.0
+    # What is pasted as an anomaly: 'folder' (any images, however nested; official: the 5640 of DTD) or 'procedural'
+    # (drawn, for when nothing can be downloaded).
+    config.dataset.texture_source = 'folder'
+    # Folder of the texture images.
+    config.dataset.texture_root = ''
+    # How many textures to use at most; 0: all of a folder, 512 procedural ones.
+    config.dataset.texture_count = 0
+
+    # How a training example is made; the official values are the defaults of data.synthesis.make_example.
+    paper = preset == 'paper'
+    config.synthesis = ConfigDict()
+    # Probability of pasting an anomaly at all; paper and official: 0.5.
+    config.synthesis.anomaly_probability = 0.5
+    # Probability and largest angle (degrees, either way) of rotating the normal image. Official: 90, paper: 45.
+    config.synthesis.rotation_probability = 0.3
+    config.synthesis.rotation_degrees = 45.0 if paper else 90.0
+    # Lowest and highest share of the texture inside the mask. Official: from 0.2, paper: from 0.1.
+    config.synthesis.opacity = (0.1, 1.0) if paper else (0.2, 1.0)
+    # How textures are changed: this many different operations, in random order; 0 for none.
+    config.synthesis.operations = OPERATIONS[3:] if paper else OPERATIONS
+    config.synthesis.operation_count = 3
+    # Shape of the anomalies: 'perlin' or 'rectangle'.
+    config.synthesis.mask_source = 'perlin'
+    # The mask is where the noise exceeds a threshold drawn from this range. Official: 0.5; paper: no range.
+    config.synthesis.mask_threshold = (0.2, 0.7) if paper else (0.5, 0.5)
+    # The noise has 2^k cells along each side, k uniform from 0 to this; a cell keeps at least so many pixels.
+    config.synthesis.max_cells_log2 = 5
+    config.synthesis.min_cell_size = 4
+    # Largest rotation of the noise, in degrees, either way; official: 90.
+    config.synthesis.mask_rotation_degrees = 90.0
+
+    config.model = ConfigDict()
+    # Channels of the first stage of each network; official: 128 and 64.
+    config.model.reconstructive_width = 128
+    config.model.discriminative_width = 64
+    # Of activations: float32, bfloat16, or auto: bfloat16 on accelerators and float32 on a CPU.
+    config.model.dtype = 'auto'
+
+    config.loss = ConfigDict()
+    # Weights of the three parts; paper and official: 1.
+    config.loss.l2 = 1.0
+    config.loss.ssim = 1.0
+    config.loss.focal = 1.0
+    # Focusing exponent of the focal loss; official: 2.
+    config.loss.gamma = 2.0
+    # Guess SSIM's dynamic range from each batch as the authors' code does; a fixed range of 1 otherwise.
+    config.loss.guess_range = False
+
+    config.optimizer = ConfigDict()
+    # Adam's step size; paper and official: 1e-4.
+    config.optimizer.learning_rate = 1e-4
+    # What the rate is multiplied by at each of these fractions of the run. Paper: after 400 and 600 of 700 epochs.
+    config.optimizer.decay_factor = 0.1 if paper else 0.2
+    config.optimizer.decay_at = (400 / 700, 600 / 700) if paper else (0.8, 0.9)
+    # Steps of linear rise from 0 at the start; official: none.
+    config.optimizer.warmup_steps = 0
+
+    config.training = ConfigDict()
+    # Seed of initial weights and of every training example.
+    config.training.seed = 0
+    # Examples per step over all devices; official: 8.
+    config.training.batch_size = 8
+    # Length in epochs of ceil(images / batch_size) steps; paper and official: 700.
+    config.training.epochs = 700
+    # Length in steps; where it is not 0 it takes the place of epochs.
+    config.training.steps = 0
+    # Steps between two log lines, validations, TensorBoard pictures, checkpoints; 0: at the end only.
+    config.training.log_every_steps = 50
+    config.training.validate_every_steps = 500
+    config.training.picture_every_steps = 500
+    config.training.checkpoint_every_steps = 1000
+    # Checkpoints kept on disk, the newest.
+    config.training.keep_checkpoints = 3
+    # Simulated examples, made from the held-out normals, of one validation.
+    config.training.validation_examples = 128
+    # Run directory whose newest networks the training starts from, with a fresh optimizer; empty: from random ones.
+    config.training.warm_start = ''
+
+    config.evaluation = ConfigDict()
+    # Images per step over all devices.
+    config.evaluation.batch_size = 16
+    # Side in pixels of the window whose highest mean is the image score; odd. Official: 21 (at 256 px).
+    config.evaluation.score_window = 21
+    # Which pixels of a resized mask are defective: 'half' (> 0.5) or 'full' (only 1.0: official).
+    config.evaluation.mask_rule = 'half'
+    # Up to which false positive rate AUPRO is integrated; MVTec AD's convention: 0.3.
+    config.evaluation.aupro_max_fpr = 0.3
+    # Images on each picture sheet (best, worst, most doubtful).
+    config.evaluation.sheet_rows = 8
+    return config

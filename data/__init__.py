@@ -1,0 +1,40 @@
+"""Data sets and the input pipeline. Importing this registers the builders with TFDS, without TensorFlow."""
+
+import importlib
+import pathlib
+
+from draem_jax.errors import UserError
+
+_BUILDERS = {
+    path.parent.name: importlib.import_module(f'data.{path.parent.name}.{path.stem}').Builder
+    for path in sorted(pathlib.Path(__file__).parent.glob('*/*_dataset_builder.py'))
+}
+
+
+def make_builder(name, category='', root='', **options):
+    """The TFDS builder of a data set by name.
+
+    Args:
+        name: 'folder', 'mvtec_ad', ...: a folder of `data/` that holds a builder.
+        category: one of the data set's categories; with 'folder' a folder below `root`, or nothing.
+        root: the folder where the data set lies, or the folder that holds its categories. Data sets that
+            are drawn or downloaded are kept below it; nothing means TFDS's own folder.
+        **options: further arguments of that builder.
+
+    Returns:
+        A `tfds.core.DatasetBuilder`; most are a `data.in_place.InPlaceBuilder`.
+
+    Raises:
+        UserError: no such name or category, or the files are not as expected.
+    """
+    if name not in _BUILDERS:
+        raise UserError(f"No data set '{name}'. Known: {', '.join(_BUILDERS)}. Change --config.dataset.name.")
+    builder = _BUILDERS[name]
+    if name == 'folder':
+        return builder(data_dir=str(pathlib.Path(root, category)) if root else None, **options)
+    categories = list(builder.builder_configs)
+    if categories and category not in categories:
+        raise UserError(
+            f"'{name}' has no category '{category}'. Known: {', '.join(categories)}. Change --config.dataset.category."
+        )
+    return builder(data_dir=root or None, config=category or None, **options)

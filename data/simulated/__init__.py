@@ -1,0 +1,1 @@
+"""Surfaces drawn by this project, with defects and exact masks: a data set that needs no download."""

@@ -1,0 +1,208 @@
+"""One reader for every image file and every use: bytes to uint8 RGB, resizing, writing PNG.
+
+OpenCV and NumPy only. Whatever cannot be read is a `UserError` that names the file and the reason.
+"""
+
+import os
+import pathlib
+import struct
+
+import cv2
+import numpy as np
+
+from draem_jax.errors import UserError
+
+EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
+MAX_PIXELS = 2**28  # 16384 x 16384. A damaged or hostile header can ask for far more memory than there is.
+
+# OpenCV logs the same failure several times over; the one line we raise says it better.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def is_image(path):
+    """Whether the file's name ends as an image's does (`EXTENSIONS`, in any case). Does not open it."""
+    return os.path.splitext(path)[1].lower() in EXTENSIONS
+
+
+def list_images(folder, *, allow_none=False):
+    """All image files in a folder and below it, however nested.
+
+    Hidden files and folders (a name that starts with a dot, as '._001.png' does) and files that do
+    not end as an image does are passed over. Links are followed; a folder reached twice counts once.
+
+    Args:
+        folder: path of the folder.
+        allow_none: return an empty list, instead of raising, where there is no such folder or no image in it.
+
+    Returns:
+        List of path strings, each starting with `folder`, sorted by the path below it with forward
+        slashes, so in the same order on every machine.
+
+    Raises:
+        UserError: there is no such folder, no image in it, or a folder in it may not be read.
+    """
+    if not os.path.isdir(folder) and not allow_none:
+        raise UserError(f"No folder '{folder}'. Is its path written correctly, and is it there on this machine?")
+    paths, others, visited = [], [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse_folder):
+        real = os.path.realpath(parent)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        # Sorted, so that of two links to one folder it is always the same that counts.
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        for name in files:
+            if not name.startswith('.'):
+                (paths if is_image(name) else others).append(os.path.join(parent, name))
+    if not paths and not allow_none:
+        found = f"{len(others)} other file(s), such as '{min(others)}'" if others else 'no files at all'
+        raise UserError(f"No images ({' '.join(EXTENSIONS)}) in '{folder}' or below it. Found: {found}.")
+    return sorted(paths, key=lambda path: pathlib.Path(path).relative_to(folder).as_posix())
+
+
+def read_image(path):
+    """The file as an RGB image, turned upright as its EXIF orientation says.
+
+    Reads PNG (also 1-bit, palette, grey, 16-bit), JPEG (also grey, CMYK, progressive), BMP, TIFF
+    (8 and 16 bit) and WebP; of several pages or frames the first. An alpha channel is dropped, and
+    16-bit values are divided by 257, not clipped.
+
+    Returns:
+        [H, W, 3] uint8, red first.
+
+    Raises:
+        UserError: the file is missing, empty, truncated, no image, or larger than `MAX_PIXELS`.
+    """
+    pixels = _decode(path)
+    if pixels.dtype == np.uint16:
+        pixels = _divide(pixels, 257)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def read_mask(path):
+    """The file as a mask: the largest of its colour channels, decoded as `read_image` does.
+
+    Some data sets write their masks with 0 and 1 instead of 0 and 255, or with 0 and 255 in 16 bits;
+    a mask whose largest value is 1 or 255 is stretched to 0..255, so that "above one half" means the same for all.
+
+    Returns:
+        [H, W] uint8, 0 where normal and up to 255 where anomalous.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    mask = _decode(path).max(axis=-1)
+    largest = mask.max()
+    if largest == 1:
+        return (mask * 255).astype(np.uint8)
+    if largest > 255:
+        return _divide(mask, 257)
+    return mask.astype(np.uint8)
+
+
+def resize(image, size, antialias=False):
+    """The image at another size, bilinear with half-pixel centres.
+
+    Args:
+        image: [H, W] or [H, W, C], uint8 or float32.
+        size: (height, width) wanted.
+        antialias: False samples four neighbours, also when shrinking, as the authors' loader does;
+            True averages over the area that a new pixel covers, along each axis that shrinks.
+
+    Returns:
+        [height, width] or [height, width, C] of the same dtype; the very input if it has that size.
+    """
+    height, width = size
+    result = image
+    if antialias:
+        result = _resize(result, (min(height, image.shape[0]), min(width, image.shape[1])), cv2.INTER_AREA)
+    return _resize(result, (height, width), cv2.INTER_LINEAR)
+
+
+def write_png(path, image):
+    """Writes a PNG file, lossless.
+
+    Args:
+        path: where to; the folder must exist.
+        image: [H, W, 3] uint8 RGB, [H, W] uint8 grey, or [H, W] uint16 grey.
+    """
+    is_rgb = image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3
+    is_grey = image.dtype in (np.uint8, np.uint16) and image.ndim == 2
+    if not is_rgb and not is_grey:
+        raise ValueError(f'Expected uint8 [H, W, 3], uint8 [H, W] or uint16 [H, W], found {image.dtype} {image.shape}.')
+    if is_rgb:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode('.png', image)
+    pathlib.Path(path).write_bytes(data.tobytes())
+
+
+def _decode(path):
+    """The file as [H, W, 3] uint8 or uint16, blue first as OpenCV has it."""
+    try:
+        data = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read image '{path}': {error.strerror}.") from error
+    if not data:
+        raise UserError(f"Cannot read image '{path}': the file is empty.")
+    if data.startswith(b'\x89PNG') and b'IEND\xaeB`\x82' not in data:
+        # The last chunk of every PNG. Without it libpng would write to stderr, past OpenCV's log.
+        raise UserError(f"Cannot read image '{path}': the file is truncated.")
+    width, height = _header_size(data)
+    if width * height > MAX_PIXELS:
+        raise UserError(
+            f"Cannot read image '{path}': {width} x {height} pixels are more than the {MAX_PIXELS} that are "
+            'allowed. Scale it down or cut it into parts.'
+        )
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error:
+        pixels = None
+    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f"Cannot read image '{path}': damaged, truncated, or not an 8 or 16 bit PNG, JPEG, BMP, TIFF or WebP."
+        )
+    return pixels
+
+
+def _refuse_folder(error):
+    """What `os.walk` calls where it would otherwise pass over a folder in silence."""
+    if isinstance(error, FileNotFoundError):
+        return
+    raise UserError(f"Cannot read folder '{error.filename}': {error.strerror}.") from error
+
+
+def _header_size(data):
+    """(width, height) as the header of a PNG, BMP or JPEG file claims; (0, 0) for the others.
+
+    WebP cannot claim more than `MAX_PIXELS`, and OpenCV itself stops at 2^30 pixels.
+    """
+    try:
+        if data.startswith(b'\x89PNG'):
+            return struct.unpack_from('>II', data, 16)
+        if data.startswith(b'BM'):
+            width, height = struct.unpack_from('<ii', data, 18)
+            return abs(width), abs(height)
+        if data.startswith(b'\xff\xd8'):
+            position = 2
+            while True:  # A JPEG is a chain of segments; the size stands in the "start of frame", C0 to CF.
+                marker, length = struct.unpack_from('>HH', data, position)
+                if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+                    height, width = struct.unpack_from('>HH', data, position + 5)
+                    return width, height
+                position += 2 + length
+    except struct.error:
+        pass  # The header breaks off: the decoder will say so.
+    return 0, 0
+
+
+def _divide(values, divisor):
+    """uint16 values over an odd divisor, rounded to the nearest uint8."""
+    return ((values.astype(np.uint32) + divisor // 2) // divisor).astype(np.uint8)
+
+
+def _resize(image, size, interpolation):
+    if image.shape[:2] == tuple(size):
+        return image
+    resized = cv2.resize(image, (size[1], size[0]), interpolation=interpolation)
+    return resized.reshape((*size, *image.shape[2:]))  # OpenCV drops a single channel's axis.

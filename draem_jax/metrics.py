@@ -1,0 +1,436 @@
+"""Ranking metrics in NumPy: AUROC, average precision, F1-max and AUPRO; exact, ties included.
+
+All of them follow from the ranks of the positive scores: for each one, how many positives and how many
+negatives are at least as high. Precision, recall and F1 only improve at the score of a positive, so the
+negatives, some 97 % of all pixels, are sorted and searched but never turned into a curve.
+
+    summary(scores, labels)     AUROC, average precision, F1-max and its threshold, for one sort
+    aupro(maps, masks)          per-region overlap
+    PixelRanking                the same of any number of pixels in bounded memory, spooled to disk
+    rates(scores, labels, t)    true positive rate, true negative rate and accuracy of a decision
+
+Everywhere a score counts as positive where score >= threshold. A metric that has no value (no
+positives, no negatives, scores that are not finite) raises `UndefinedMetric` with the reason.
+"""
+
+import math
+import tempfile
+
+import numpy as np
+from scipy import ndimage
+
+# Positives are ranked in chunks of this size, so that their counts stay small beside the scores.
+CHUNK_SIZE = 1 << 17
+
+
+class UndefinedMetric(ValueError):  # noqa: N818 (it is a state of the data, and the message is its reason)
+    """The metric has no value on these data; the message is the reason, in one line."""
+
+
+def summary(scores, labels):
+    """Every metric that one ranking of scores gives.
+
+    Args:
+        scores: array of any shape, higher is more anomalous.
+        labels: array of the same shape, 1 or True on positives and 0 elsewhere.
+
+    Returns:
+        dict with `auroc`, `average_precision`, `f1_max` and `threshold`, the highest one that reaches `f1_max`.
+
+    Raises:
+        UndefinedMetric: without positives, without negatives, or where a score is not finite.
+        ValueError: where the shapes differ.
+    """
+    positives, negatives = _split(scores, labels)
+    tally = _Tally(positives.size, negatives.size)
+    positives.sort()
+    negatives.sort()
+    tally.add_block([positives], [negatives])
+    return tally.result()
+
+
+def auroc(scores, labels):
+    """Area under the ROC curve: how often a positive scores above a negative, ties counting one half."""
+    return summary(scores, labels)['auroc']
+
+
+def average_precision(scores, labels):
+    """Average precision: the mean over the positives of the precision at their own score."""
+    return summary(scores, labels)['average_precision']
+
+
+def f1_max(scores, labels):
+    """The best F1 of any threshold, and the highest threshold that reaches it."""
+    result = summary(scores, labels)
+    return result['f1_max'], result['threshold']
+
+
+def aupro(maps, masks, *, max_fpr=0.3):
+    """Area under the per-region-overlap curve up to a false-positive rate, divided by that rate.
+
+    The overlap of a threshold is the mean, over the connected regions of all masks (8 neighbours), of the
+    share of the region that is found. The false-positive rate is taken over all normal pixels of all images.
+    The curve is linear between its points and cut exactly at `max_fpr`.
+
+    Args:
+        maps: [N, H, W] anomaly scores.
+        masks: [N, H, W], nonzero on defects.
+        max_fpr: in (0, 1].
+
+    Returns:
+        Float in [0, 1].
+
+    Raises:
+        UndefinedMetric: as `summary`.
+
+    References:
+        Bergmann et al., The MVTec Anomaly Detection Dataset, IJCV 2021, section 5.3.
+    """
+    maps, masks = np.asarray(maps), np.asarray(masks)
+    positives, negatives = _split(maps, masks)
+    tally = _Tally(positives.size, negatives.size, max_fpr)
+    sizes = np.concatenate([region_sizes(mask) for mask in masks])
+    order = np.argsort(positives)
+    negatives.sort()
+    tally.add_block([positives[order]], [negatives], [sizes[order]])
+    return tally.result()['aupro']
+
+
+def region_sizes(mask):
+    """For every defective pixel, the number of pixels of the region it belongs to.
+
+    Args:
+        mask: [H, W], nonzero on defects.
+
+    Returns:
+        int32 [P], P defective pixels in the order of `mask.nonzero()`; regions join over 8 neighbours.
+    """
+    mask = np.asarray(mask) != 0
+    if not mask.any():
+        return np.zeros(0, np.int32)
+    regions, _ = ndimage.label(mask, structure=np.ones((3, 3), bool))
+    regions = regions[mask]
+    return np.bincount(regions).astype(np.int32)[regions]
+
+
+def rates(scores, labels, threshold):
+    """What the decision score >= threshold gets right.
+
+    Returns:
+        dict with `tpr` (defects found), `tnr` (normals passed) and `accuracy` (both together), in [0, 1].
+
+    Raises:
+        UndefinedMetric: as `summary`.
+    """
+    positives, negatives = _split(scores, labels)
+    found = int(np.count_nonzero(positives >= threshold))
+    passed = int(np.count_nonzero(negatives < threshold))
+    return {
+        'tpr': found / positives.size,
+        'tnr': passed / negatives.size,
+        'accuracy': (found + passed) / (positives.size + negatives.size),
+    }
+
+
+class PixelRanking:
+    """Pixel metrics of any number of images, exact, in memory that does not grow with their number.
+
+    Scores are collected until there are `block_size` of them, sorted, and spooled as one run to a temporary file.
+    At the end the runs are merged from the highest score to the lowest in ranges of at most about `block_size`
+    scores. The borders of the ranges come from every n-th score of every run; scores equal to a border are only
+    counted, so that even a million equal scores need no room.
+
+    Pixels belong to groups (the defect types, say), and one pass over the file gives the metrics of any number of
+    selections of groups.
+
+        with PixelRanking() as pixels:
+            for anomaly_map, mask, defect_type in ...:
+                pixels.add(anomaly_map, mask, group=defect_type)
+            results = pixels.summaries({'all': pixels.groups, 'scratch': ['good', 'scratch']})
+    """
+
+    def __init__(self, *, block_size=1 << 22, folder=None):
+        """Prepares an empty ranking.
+
+        Args:
+            block_size: scores held in memory at once; the peak is about 12 bytes for each.
+            folder: where the temporary file goes, 4 bytes per pixel; the system's own place by default.
+        """
+        self.groups = []
+        self._block_size = block_size
+        self._stride = max(math.isqrt(block_size) // 2, 1)
+        self._file = tempfile.SpooledTemporaryFile(max_size=4 * block_size, dir=folder)  # noqa: SIM115 (closed in __exit__)
+        self._end = 0  # bytes in the file
+        self._runs = []
+        self._waiting = {}  # (group, is positive) -> list of (scores, region sizes or None)
+        self._waiting_size = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._file.close()
+
+    def add(self, anomaly_map, mask, group=''):
+        """Adds the pixels of one image.
+
+        Args:
+            anomaly_map: [H, W] scores, kept as float32.
+            mask: [H, W], nonzero on defects.
+            group: the name by which `summaries` selects.
+        """
+        anomaly_map = np.asarray(anomaly_map, np.float32)
+        positive = np.asarray(mask) != 0
+        _require_equal_shapes(anomaly_map, positive)
+        if group not in self.groups:
+            self.groups.append(group)
+        self._waiting.setdefault((group, False), []).append((anomaly_map[~positive], None))
+        if positive.any():
+            self._waiting.setdefault((group, True), []).append((anomaly_map[positive], region_sizes(positive)))
+        self._waiting_size += anomaly_map.size
+        if self._waiting_size >= self._block_size:
+            self._spool()
+
+    def summaries(self, selections, *, max_fpr=0.3):
+        """The metrics of several selections of groups, in one pass.
+
+        Args:
+            selections: dict from a name to the groups that it takes together.
+            max_fpr: as in `aupro`.
+
+        Returns:
+            dict from each name to the dict of `summary` with `aupro` added, or to the `UndefinedMetric` (as a value,
+            not raised) where the selection has none.
+        """
+        self._spool()
+        tallies, results = {}, {}
+        for name, groups in selections.items():
+            runs = [run for run in self._runs if run.group in groups]
+            positives = sum(len(run) for run in runs if run.positive)
+            negatives = sum(len(run) for run in runs if not run.positive)
+            try:
+                if not positives or not negatives:
+                    raise UndefinedMetric(f'the masks have no {"normal" if positives else "defective"} pixels')
+                for run in runs:
+                    _require_finite(run.samples[:1], run.last)
+                tallies[name] = _Tally(positives, negatives, max_fpr)
+            except UndefinedMetric as reason:
+                results[name] = reason
+        if tallies:
+            self._merge({name: selections[name] for name in tallies}, tallies)
+        results.update((name, tally.result()) for name, tally in tallies.items())
+        return {name: results[name] for name in selections}
+
+    def _spool(self):
+        """Sorts what is waiting and appends it to the file, one run for each group and label."""
+        for (group, positive), parts in self._waiting.items():
+            scores = np.concatenate([scores for scores, _ in parts])
+            if not scores.size:
+                continue
+            sizes = None
+            if positive:
+                sizes = np.concatenate([sizes for _, sizes in parts])
+                order = np.argsort(scores)
+                scores, sizes = scores[order], sizes[order]
+            else:
+                scores.sort()
+            self._runs.append(_Run(group, positive, self._end, scores, self._stride))
+            self._file.seek(self._end)
+            for array in (scores, sizes) if positive else (scores,):
+                self._file.write(array.data)
+                self._end += array.nbytes
+        self._waiting, self._waiting_size = {}, 0
+
+    def _merge(self, selections, tallies):
+        """Feeds the tallies from the highest score to the lowest."""
+        wanted = set().union(*selections.values())
+        runs = [run for run in self._runs if run.group in wanted]
+        samples = np.sort(np.concatenate([run.samples for run in runs]))
+        every = max(self._block_size // self._stride, 1)
+        borders = np.unique(samples[every::every])
+        starts = {run: [0] + [run.position(self._file, border, 'right') for border in borders] for run in runs}
+        stops = {run: [run.position(self._file, border, 'left') for border in borders] + [len(run)] for run in runs}
+        for index in reversed(range(len(borders) + 1)):
+            self._merge_between(selections, tallies, {run: (starts[run][index], stops[run][index]) for run in runs})
+            if index:
+                equal = {run: (stops[run][index - 1], starts[run][index]) for run in runs}
+                self._merge_equal(selections, tallies, borders[index - 1], equal)
+
+    def _merge_between(self, selections, tallies, slices):
+        """The scores of one range, read and sorted once for all selections."""
+        positives, negatives, sizes = {}, {}, {}
+        for group in {run.group for run in slices}:
+            found = [(run, *span) for run, span in slices.items() if run.group == group and run.positive]
+            scores = _joined([run.scores(self._file, *span) for run, *span in found], np.float32)
+            order = np.argsort(scores)
+            positives[group] = scores[order]
+            sizes[group] = _joined([run.sizes(self._file, *span) for run, *span in found], np.int32)[order]
+            found = [(run, *span) for run, span in slices.items() if run.group == group and not run.positive]
+            negatives[group] = _joined([run.scores(self._file, *span) for run, *span in found], np.float32)
+            negatives[group].sort()
+        for name, groups in selections.items():
+            parts = [group for group in groups if group in positives]
+            tallies[name].add_block(*([values[group] for group in parts] for values in (positives, negatives, sizes)))
+
+    def _merge_equal(self, selections, tallies, score, slices):
+        """The scores equal to a border: counted, not read."""
+        for name, groups in selections.items():
+            positives, negatives, weight = 0, 0, 0.0
+            for run, (start, stop) in slices.items():
+                if run.group not in groups:
+                    continue
+                if not run.positive:
+                    negatives += stop - start
+                    continue
+                positives += stop - start
+                for begin in range(start, stop, self._block_size):
+                    sizes = run.sizes(self._file, begin, min(begin + self._block_size, stop))
+                    weight += float((1 / sizes).sum())
+            tallies[name].add_equal(score, positives, negatives, weight)
+
+
+class _Run:
+    """Sorted scores of one group in the file, followed by their region sizes if they are positives."""
+
+    def __init__(self, group, positive, offset, scores, stride):
+        self.group, self.positive = group, positive
+        self.samples, self.last = scores[::stride].copy(), scores[-1:].copy()
+        self._offset, self._size, self._stride = offset, scores.size, stride
+
+    def __len__(self):
+        return self._size
+
+    def scores(self, file, start, stop):
+        return _read(file, np.float32, self._offset + 4 * start, stop - start)
+
+    def sizes(self, file, start, stop):
+        return _read(file, np.int32, self._offset + 4 * (self._size + start), stop - start)
+
+    def position(self, file, score, side):
+        """What np.searchsorted says of the whole run, from its samples and one short read."""
+        start = max(int(np.searchsorted(self.samples, score, side)) - 1, 0) * self._stride
+        near = self.scores(file, start, min(start + self._stride, self._size))
+        return start + int(np.searchsorted(near, score, side))
+
+
+class _Tally:
+    """The sums behind the metrics of one ranking, fed from the highest scores to the lowest."""
+
+    def __init__(self, positives, negatives, max_fpr=None):
+        if max_fpr is not None and not 0 < max_fpr <= 1:
+            raise ValueError(f'max_fpr must lie in (0, 1]; found {max_fpr}')
+        self._positives, self._negatives = positives, negatives
+        self._limit = None if max_fpr is None else max_fpr * negatives  # false positives
+        self._positives_above = self._negatives_above = 0
+        self._half_pairs = 0  # an integer: two for each pair in the right order, one for each tie
+        self._precisions = 0.0
+        self._best = (-1.0, -math.inf)
+        self._weight = self._overlap = 0.0
+
+    def add_block(self, positives, negatives, sizes=None):
+        """Adds all scores of a range below the last one.
+
+        Args:
+            positives: list of sorted arrays.
+            negatives: list of sorted arrays.
+            sizes: region sizes for each of the positives; needed for AUPRO only.
+        """
+        for index, array in enumerate(positives):
+            for start in range(0, array.size, CHUNK_SIZE):
+                chunk = slice(start, start + CHUNK_SIZE)
+                scores = array[chunk]
+                self._add(
+                    scores,
+                    true_positives=self._positives_above + _count(positives, scores, 'left'),
+                    false_positives=self._negatives_above + _count(negatives, scores, 'left'),
+                    higher=self._negatives_above + _count(negatives, scores, 'right'),
+                    count=1,
+                    weight=0.0 if sizes is None else 1 / sizes[index][chunk],
+                )
+        self._positives_above += sum(array.size for array in positives)
+        self._negatives_above += sum(array.size for array in negatives)
+
+    def add_equal(self, score, positives, negatives, weight):
+        """Adds scores that are all equal; `weight` is the sum of 1 / region size over the positives."""
+        higher = self._negatives_above
+        self._positives_above += positives
+        self._negatives_above += negatives
+        if positives:
+            counts = (np.array([count]) for count in (self._positives_above, self._negatives_above, higher))
+            self._add(np.array([score]), *counts, count=positives, weight=weight)
+
+    def _add(self, scores, true_positives, false_positives, higher, count, weight):
+        """Adds positives by their ranks.
+
+        Args:
+            scores: [n], ascending.
+            true_positives: int64 [n], positives at or above the score.
+            false_positives: int64 [n], negatives at or above the score.
+            higher: int64 [n], negatives above it.
+            count: how many positives each entry stands for.
+            weight: [n] or scalar, their part in the per-region overlap.
+        """
+        self._half_pairs += count * int((2 * self._negatives - false_positives - higher).sum())
+        found = true_positives + false_positives
+        self._precisions += count * float((true_positives / found).sum())
+        f1 = 2 * true_positives / (found + self._positives)
+        best = f1.size - 1 - int(np.argmax(f1[::-1]))
+        self._best = max(self._best, (float(f1[best]), float(scores[best])))
+        if self._limit is not None:
+            # A positive lifts the curve by its weight: at once, or along a ramp over the negatives that tie with it.
+            ramp = false_positives - higher
+            reached = np.clip(self._limit - higher, 0, ramp)
+            area = reached**2 / np.maximum(2 * ramp, 1) + np.maximum(self._limit - false_positives, 0)
+            self._overlap += float((weight * area).sum())
+            self._weight += float(np.sum(weight))
+
+    def result(self):
+        result = {
+            'auroc': self._half_pairs / (2 * self._positives * self._negatives),
+            'average_precision': self._precisions / self._positives,
+            'f1_max': self._best[0],
+            'threshold': self._best[1],
+        }
+        if self._limit is not None:
+            # The weights of one region add up to one.
+            result['aupro'] = self._overlap / (round(self._weight) * self._limit)
+        return result
+
+
+def _split(scores, labels):
+    """Copies of the scores of the positives and of the negatives, each 1-D."""
+    scores, positive = np.asarray(scores), np.asarray(labels) != 0
+    _require_equal_shapes(scores, positive)
+    positives, negatives = scores[positive], scores[~positive]
+    for array in (positives, negatives):
+        if array.size:
+            # The extremes are NaN or infinite if any score is, and need no array of flags.
+            _require_finite(array.min(), array.max())
+    if not positives.size or not negatives.size:
+        missing = 'positives' if not positives.size else 'negatives'
+        raise UndefinedMetric(f'there are no {missing} among {positive.size} labels')
+    return positives, negatives
+
+
+def _count(arrays, scores, side):
+    """How many entries of the sorted arrays are at or above (left) or above (right) each score."""
+    return sum(array.size - np.searchsorted(array, scores, side) for array in arrays)
+
+
+def _joined(arrays, dtype):
+    return np.concatenate([np.zeros(0, dtype), *arrays])
+
+
+def _read(file, dtype, offset, count):
+    file.seek(offset)
+    return np.frombuffer(file.read(4 * count), dtype)
+
+
+def _require_finite(*ends):
+    if not all(np.isfinite(end).all() for end in ends):
+        raise UndefinedMetric('some scores are not finite numbers')
+
+
+def _require_equal_shapes(scores, labels):
+    if scores.shape != labels.shape:
+        raise ValueError(f'scores and labels must have one shape; found {scores.shape} and {labels.shape}')

@@ -1,0 +1,236 @@
+"""The reconstructive and the discriminative network of DRAEM.
+
+References:
+    Zavrtanik, Kristan, Skocaj, DRAEM: A discriminatively trained reconstruction embedding for surface anomaly
+    detection, ICCV 2021, section 3; widths and layers as in the authors' released code.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from draem_jax.errors import UserError
+from draem_jax.layers import convolve, max_pool2x2, upsample2x
+
+SIZE_MULTIPLE = 32  # five halvings in the discriminative network
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all pixels of all images of all devices; [B, H, W, C] in and out, of one dtype.
+
+    `flax.linen.BatchNorm` does the same in float32. Here bfloat16 images meet float32 statistics without a promotion
+    that is left to chance: each pixel is normalised in float32 and rounded once.
+
+    Attributes:
+        axis_name: the mapped axis of devices over which batch statistics are averaged, or None.
+
+    References:
+        Ioffe and Szegedy, Batch Normalization, 2015; epsilon and momentum as in PyTorch.
+    """
+
+    axis_name: str | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        channels = x.shape[-1:]
+        scale = self.param('scale', lambda key: 1 + 0.02 * jax.random.normal(key, channels))
+        bias = self.param('bias', nn.initializers.zeros, channels)
+        running_mean = self.variable('batch_stats', 'mean', jnp.zeros, channels)
+        running_var = self.variable('batch_stats', 'var', jnp.ones, channels)
+
+        wide = x.astype(jnp.float32)
+        mean, var = running_mean.value, running_var.value
+        if train:
+            moments = jnp.stack([wide.mean(axis=(0, 1, 2)), jnp.square(wide).mean(axis=(0, 1, 2))])
+            if self.axis_name is not None and not self.is_initializing():
+                moments = jax.lax.pmean(moments, self.axis_name)
+            mean = moments[0]
+            var = jnp.maximum(moments[1] - jnp.square(mean), 0.0)
+            if not self.is_initializing():
+                running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
+                running_var.value += (1 - self.momentum) * (var - running_var.value)
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        shift = bias - mean * factor
+        return (wide * factor.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)).astype(x.dtype)
+
+
+class ConvBlock(nn.Module):
+    """Convolution 3x3, batch normalisation and ReLU, once for each width.
+
+    The convolutions carry no bias: the normalisation would subtract it again.
+
+    Attributes:
+        widths: output channels of each convolution.
+        dtype: of the computation; parameters and batch statistics stay float32.
+        axis_name: the mapped axis of devices over which batch statistics are averaged, or None.
+    """
+
+    widths: tuple[int, ...]
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        for width in self.widths:
+            x = nn.Conv(
+                width,
+                (3, 3),
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=nn.initializers.normal(0.02),
+                conv_general_dilated=convolve,
+            )(x)
+            x = BatchNorm(axis_name=self.axis_name)(x, train=train)
+            x = nn.relu(x)
+        return x
+
+
+def _last_convolution(channels, dtype):
+    return nn.Conv(channels, (3, 3), dtype=dtype, kernel_init=nn.initializers.normal(0.02), name='output')
+
+
+class ReconstructiveSubnetwork(nn.Module):
+    """Restores the normal image from one with an anomaly in it: [B, H, W, 3] -> [B, H, W, 3], linear output.
+
+    Five encoder stages with four poolings, four decoder stages, no skips: what the bottleneck
+    cannot hold is lost, and that is the point.
+
+    Attributes:
+        width: channels of the first stage; 128 in the paper.
+    """
+
+    width: int = 128
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        w = self.width
+        options = {'dtype': self.dtype, 'axis_name': self.axis_name}
+        for level, width in enumerate((w, 2 * w, 4 * w, 8 * w, 8 * w)):
+            if level > 0:
+                x = max_pool2x2(x)
+            x = ConvBlock((width, width), **options)(x, train=train)
+        for width, next_width in ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w, w)):
+            x = ConvBlock((width,), **options)(upsample2x(x), train=train)
+            x = ConvBlock((width, next_width), **options)(x, train=train)
+        return _last_convolution(3, self.dtype)(x)
+
+
+class DiscriminativeSubnetwork(nn.Module):
+    """Segments the anomaly from [reconstruction, input]: [B, H, W, 6] -> logits [B, H, W, 2] of normal, anomalous.
+
+    Attributes:
+        width: channels of the first stage; 64 in the paper.
+    """
+
+    width: int = 64
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        w = self.width
+        options = {'dtype': self.dtype, 'axis_name': self.axis_name}
+        skips = []
+        for level, width in enumerate((w, 2 * w, 4 * w, 8 * w, 8 * w, 8 * w)):
+            if level > 0:
+                x = max_pool2x2(x)
+            x = ConvBlock((width, width), **options)(x, train=train)
+            skips.append(x)
+        for width, skip in zip((8 * w, 4 * w, 2 * w, w, w), reversed(skips[:-1]), strict=True):
+            x = ConvBlock((width,), **options)(upsample2x(x), train=train)
+            x = jnp.concatenate([x, skip], axis=-1)
+            x = ConvBlock((width, width), **options)(x, train=train)
+        return _last_convolution(2, self.dtype)(x)
+
+
+class Draem(nn.Module):
+    """Both networks, one after the other.
+
+    The reconstruction is not detached: the segmentation loss trains the reconstructive network too.
+
+    Attributes:
+        reconstructive_width: channels of the first stage of the reconstructive network.
+        discriminative_width: channels of the first stage of the discriminative network.
+        dtype: of activations; parameters, batch statistics and both outputs are float32.
+        axis_name: the mapped axis of devices over which batch statistics are averaged, or None.
+    """
+
+    reconstructive_width: int = 128
+    discriminative_width: int = 64
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        """Restores and segments.
+
+        Args:
+            image: [B, H, W, 3] float32 in [0, 1]; H and W multiples of 32.
+            train: normalise with the batch's statistics (and update the running ones) or with the running ones.
+
+        Returns:
+            reconstruction [B, H, W, 3] float32, unbounded, and logits [B, H, W, 2] float32.
+        """
+        check_image_size(image.shape[1:3])
+        options = {'dtype': self.dtype, 'axis_name': self.axis_name}
+        image = image.astype(self.dtype)
+        reconstruction = ReconstructiveSubnetwork(self.reconstructive_width, **options, name='reconstructive')(
+            image, train=train
+        )
+        pair = jnp.concatenate([reconstruction, image], axis=-1)
+        logits = DiscriminativeSubnetwork(self.discriminative_width, **options, name='discriminative')(
+            pair, train=train
+        )
+        return reconstruction.astype(jnp.float32), logits.astype(jnp.float32)
+
+
+def check_image_size(size, field='image size'):
+    """Raises UserError unless height and width are multiples of 32."""
+    if any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in size):
+        raise UserError(
+            f'{field} must be multiples of {SIZE_MULTIPLE} (the discriminative network halves the image five times); '
+            f'found {tuple(size)}.'
+        )
+
+
+def init_variables(model, image_size, seed):
+    """Parameters and batch statistics of `model`, as NumPy arrays, without compiling anything.
+
+    `jax.jit(model.init)` would compile for up to a minute; the shapes come from an abstract evaluation here, and
+    NumPy draws the values: convolution kernels from N(0, 0.02), scales of the normalisation from N(1, 0.02),
+    biases and running means 0, running variances 1.
+
+    Args:
+        model: a module called as `model(image, train=...)`.
+        image_size: (height, width), multiples of 32.
+        seed: integer.
+
+    Returns:
+        {'params': ..., 'batch_stats': ...}, float32.
+    """
+    check_image_size(image_size)
+    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    shapes = jax.eval_shape(lambda image: model.init(jax.random.key(0), image, train=False), image)
+    random = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name == 'kernel':
+            return random.normal(0.0, 0.02, leaf.shape).astype(np.float32)
+        if name == 'scale':
+            return random.normal(1.0, 0.02, leaf.shape).astype(np.float32)
+        return np.full(leaf.shape, {'bias': 0.0, 'mean': 0.0, 'var': 1.0}[name], np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def make_model(*, reconstructive_width, discriminative_width, dtype, axis_name=None):
+    """`Draem` with its dtype by name: 'float32', 'bfloat16', or 'auto': float32 on a CPU, bfloat16 elsewhere."""
+    if dtype == 'auto':
+        dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+    return Draem(reconstructive_width, discriminative_width, dtype=jnp.dtype(dtype), axis_name=axis_name)

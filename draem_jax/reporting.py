@@ -1,0 +1,50 @@
+"""What a training run says: log lines, `metrics.jsonl`, TensorBoard."""
+
+import json
+import pathlib
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class RunLog:
+    """Writes scalars and pictures of a run to every place where somebody looks; use it in a `with` block.
+
+    Args:
+        workdir: the run's directory.
+        first_step: the step a resumed run goes on from; what was logged beyond it is dropped, for it is made again.
+    """
+
+    def __init__(self, workdir, first_step=0):
+        self._path = pathlib.Path(workdir) / 'metrics.jsonl'
+        if self._path.exists():
+            lines = [line for line in self._path.read_text().splitlines() if _step_of(line) <= first_step]
+            self._path.write_text(''.join(line + '\n' for line in lines))
+        self._board = SummaryWriter(str(workdir), purge_step=first_step + 1 if first_step else None)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._board.close()
+
+    def scalars(self, step, values):
+        """Writes a dict of names to numbers: a line on the screen, a line of JSON, a point on each curve."""
+        values = {name: float(value) for name, value in values.items()}
+        with self._path.open('a') as file:
+            file.write(json.dumps({'step': step, **values}) + '\n')
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        tqdm.write(f'step {step}  ' + '  '.join(f'{name} {value:.4g}' for name, value in values.items()))
+
+    def picture(self, step, name, image):
+        """Shows an RGB image, uint8 [H, W, 3], in TensorBoard."""
+        self._board.add_image(name, image, step, dataformats='HWC')
+
+
+def _step_of(line):
+    """The step of a line of JSON; infinite for a line that a crash cut short."""
+    try:
+        return json.loads(line)['step']
+    except (ValueError, KeyError, TypeError):
+        return float('inf')

@@ -1,0 +1,89 @@
+"""The directory of a run: what lies where, and what is written there as JSON.
+
+config.json              the resolved config, with a schema version
+checkpoints/<step>/      see draem_jax.checkpoints
+metrics.jsonl            one line for each log step; TensorBoard event files beside it
+finished.json            the last step and the time, written last
+evaluation/<step>/       results
+"""
+
+import json
+import os
+import pathlib
+
+from draem_jax.errors import UserError
+
+SCHEMA = 1
+
+# What may change between two starts of one run: where things lie and how often to look.
+_MAY_CHANGE = {
+    'dataset.root',
+    'dataset.texture_root',
+    'training.epochs',
+    'training.steps',
+    'training.log_every_steps',
+    'training.validate_every_steps',
+    'training.picture_every_steps',
+    'training.checkpoint_every_steps',
+    'training.keep_checkpoints',
+    'training.warm_start',
+}
+
+
+def write_json(path, value):
+    """Writes strict JSON so that a reader sees the whole file or none."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + '.tmp')
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + '\n')
+    os.replace(temporary, path)
+
+
+def start(workdir, config):
+    """Creates a run's directory with its config, or checks that a run that goes on is the same run.
+
+    Args:
+        workdir: path.
+        config: nested dict of plain values.
+
+    Raises:
+        UserError: the directory holds a run of another config.
+    """
+    path = pathlib.Path(workdir) / 'config.json'
+    config = json.loads(json.dumps(config))
+    if path.exists():
+        earlier = read_config(workdir)
+        for field in sorted(_flat(earlier).keys() | _flat(config).keys()):
+            before, now = _flat(earlier).get(field), _flat(config).get(field)
+            if before != now and field not in _MAY_CHANGE and not field.startswith('evaluation.'):
+                raise UserError(
+                    f"'{workdir}' holds a run with {field}={before!r}, not {now!r}. Take another --workdir, "
+                    f'or --config.{field}={before!r} to go on with it.'
+                )
+    write_json(path, {'schema': SCHEMA, **config})
+
+
+def read_config(workdir):
+    """The config that a run was started with, as a nested dict."""
+    path = pathlib.Path(workdir) / 'config.json'
+    if not path.is_file():
+        raise UserError(
+            f"No 'config.json' in '{workdir}': it is not the directory of a run. Pass what train.py wrote to."
+        )
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"'{path}' is not JSON: {error}.") from error
+    schema = config.pop('schema', None)
+    if schema != SCHEMA:
+        raise UserError(f"'{path}' has schema {schema!r}; this version reads {SCHEMA}.")
+    return config
+
+
+def evaluation_folder(workdir, step):
+    """Where the results of a checkpoint lie."""
+    return pathlib.Path(workdir) / 'evaluation' / str(step)
+
+
+def _flat(config):
+    return {f'{section}.{field}': value for section, fields in config.items() for field, value in fields.items()}

@@ -1,0 +1,105 @@
+"""The training state, the optimizer with its schedule, and one update step."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from draem_jax import devices, losses
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a resumed run needs, and nothing else.
+
+    Attributes:
+        step: int32 scalar, the number of updates made.
+        params: parameters of both networks, float32.
+        batch_stats: running means and variances, float32.
+        opt_state: of the optimizer.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+def make_schedule(total_steps, *, learning_rate, decay_factor, decay_at, warmup_steps=0):
+    """The learning rate at each step: constant, times `decay_factor` at each of the fractions `decay_at`.
+
+    Args:
+        total_steps: length of the run.
+        learning_rate: the rate at the start.
+        decay_factor: what each decay multiplies the rate by.
+        decay_at: fractions of `total_steps` in (0, 1), ascending, such as (0.8, 0.9).
+        warmup_steps: steps of linear rise from 0; 0 for none.
+
+    Returns:
+        A function of the step.
+    """
+    boundaries = {round(fraction * total_steps): decay_factor for fraction in decay_at}
+    schedule = optax.piecewise_constant_schedule(learning_rate, boundaries)
+    if not warmup_steps:
+        return schedule
+    return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
+
+
+def make_optimizer(total_steps, **options):
+    """Adam without weight decay on `make_schedule(total_steps, **options)`."""
+    return optax.adam(make_schedule(total_steps, **options))
+
+
+def init_state(variables, optimizer):
+    """The state before the first step, as NumPy arrays, without compiling anything.
+
+    Args:
+        variables: {'params', 'batch_stats'} from `networks.init_variables` or from a checkpoint.
+        optimizer: an optax optimizer that starts from zeros, as Adam does.
+    """
+    shapes = jax.eval_shape(optimizer.init, variables['params'])
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return TrainState(jnp.zeros((), jnp.int32), variables['params'], variables['batch_stats'], zeros)
+
+
+def scale_images(images):
+    """uint8 in 0..255 -> float32 in [0, 1]."""
+    return images.astype(jnp.float32) / 255
+
+
+def make_update(model, optimizer, *, loss_options=None):
+    """One training step, to be mapped by `devices.parallel_update`.
+
+    Args:
+        model: `networks.Draem` with `axis_name=devices.AXIS`.
+        optimizer: from `make_optimizer`.
+        loss_options: keyword arguments of `losses.draem_loss`.
+
+    Returns:
+        update(state, batch) -> (state, metrics). The batch holds 'image' and 'augmented' uint8 [B, H, W, 3] and
+        'mask' uint8 [B, H, W, 1] in {0, 1}; the metrics are float32 scalars: 'loss', 'l2', 'ssim', 'focal',
+        'gradient_norm', all averaged over the devices.
+    """
+
+    def update(state, batch):
+        image, augmented = scale_images(batch['image']), scale_images(batch['augmented'])
+        mask = batch['mask'].astype(jnp.float32)
+
+        def loss_fn(params):
+            (reconstruction, logits), changes = model.apply(
+                {'params': params, 'batch_stats': state.batch_stats}, augmented, train=True, mutable=['batch_stats']
+            )
+            loss, parts = losses.draem_loss(reconstruction, logits, image, mask, **(loss_options or {}))
+            return loss, (parts, changes['batch_stats'])
+
+        (loss, (parts, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        # The running statistics need no averaging: BatchNorm has seen the statistics of the whole batch.
+        gradient, metrics = devices.average((gradient, {'loss': loss, **parts}))
+        metrics['gradient_norm'] = optax.global_norm(gradient)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+    return update

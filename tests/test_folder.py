@@ -1,0 +1,178 @@
+"""The `folder` and `mvtec_ad` builders: which files they take, which they refuse, and how they are found by name."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow_datasets as tfds
+
+import data
+from data.folder.folder_dataset_builder import list_records
+from draem_jax.errors import UserError
+
+_LAYOUT = [
+    'train/good/000.png',
+    'train/good/001.png',
+    'test/good/000.png',
+    'test/crack/000.png',
+    'test/crack/001.png',
+    'ground_truth/crack/000_mask.png',
+    'ground_truth/crack/001_mask.png',
+]
+
+
+def _make(root, names):
+    """Empty files: nothing here decodes them."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def _names(records):
+    return [record.filename for record in records]
+
+
+def _masks(root, records):
+    return [record.mask and pathlib.Path(record.mask).relative_to(root).as_posix() for record in records]
+
+
+def test_mvtec_layout(tmp_path):
+    records = list_records(_make(tmp_path, [*_LAYOUT, 'license.txt', 'ground_truth/good/000_mask.png']))
+    assert list(records) == ['train', 'test']
+    assert _names(records['train']) == ['train/good/000.png', 'train/good/001.png']
+    assert _names(records['test']) == ['test/crack/000.png', 'test/crack/001.png', 'test/good/000.png']
+    assert _masks(tmp_path, records['test']) == [
+        'ground_truth/crack/000_mask.png',
+        'ground_truth/crack/001_mask.png',
+        None,
+    ]
+    assert [(record.label, record.defect_type) for record in records['test']] == [
+        (1, 'crack'),
+        (1, 'crack'),
+        (0, 'good'),
+    ]
+    assert all((record.label, record.defect_type, record.mask) == (0, 'good', None) for record in records['train'])
+    assert all(pathlib.Path(record.image).exists() for split in records.values() for record in split)
+
+
+def test_nested_folders_upper_case_endings_dots_and_both_ways_to_name_a_mask(tmp_path):
+    pairs = {
+        'test/crack/camera_1/A.1.JPG': 'ground_truth/crack/camera_1/A.1_mask.PNG',
+        'test/crack/camera_2/A.1.JPG': 'ground_truth/crack/camera_2/A.1.bmp',
+        'test/stain/0.TIFF': 'ground_truth/stain/0.tif',
+    }
+    records = list_records(_make(tmp_path, ['train/good/2024/05/0.jpeg', *pairs, *pairs.values()]))
+    assert _names(records['train']) == ['train/good/2024/05/0.jpeg']
+    assert dict(zip(_names(records['test']), _masks(tmp_path, records['test']), strict=True)) == pairs
+
+
+def test_hidden_files_are_passed_over(tmp_path):
+    hidden = ['train/good/._000.png', 'test/.DS_Store', 'test/crack/Thumbs.db', 'test/.cache/0.png']
+    assert list_records(_make(tmp_path, _LAYOUT)) == list_records(_make(tmp_path, hidden))
+
+
+def test_order_is_that_of_the_names_and_not_of_the_file_system(tmp_path):
+    names = [f'train/good/{name}.png' for name in ('b', '10', 'B', '9', 'a/0', 'a-0', 'é')]
+    assert _names(list_records(_make(tmp_path, names))['train']) == sorted(names)
+
+
+def test_defect_type_without_any_mask_has_none(tmp_path):
+    records = list_records(_make(tmp_path, [*_LAYOUT, 'test/stain/0.png', 'test/stain/1.png']))
+    assert [record.has_mask for record in records['test']] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize('left', [['000_mask.png'], ['000-gt.png', '001-gt.png']], ids=['one missing', 'misnamed'])
+def test_defect_type_with_some_masks_must_have_them_all(tmp_path, left):
+    names = [name for name in _LAYOUT if not name.startswith('ground_truth')]
+    _make(tmp_path, names + [f'ground_truth/crack/{name}' for name in left])
+    first = '001' if '000_mask.png' in left else '000'
+    with pytest.raises(UserError, match=rf"No mask for '.*crack/{first}\.png'.*ground_truth/crack/{first}_mask\.png"):
+        list_records(tmp_path)
+
+
+@pytest.mark.parametrize('empty', [[], ['test/good/.DS_Store']])
+def test_without_test_images_there_is_no_test_split(tmp_path, empty):
+    assert list(list_records(_make(tmp_path, ['train/good/0.png', *empty]))) == ['train']
+
+
+def test_flat_folder_is_all_training_images(tmp_path):
+    records = list_records(_make(tmp_path, ['0.png', 'monday/1.jpg', 'monday/late/2.jpg', 'notes.txt']))
+    assert list(records) == ['train']
+    assert _names(records['train']) == ['0.png', 'monday/1.jpg', 'monday/late/2.jpg']
+
+
+@pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+        (['test/good/0.png'], r"No images under '.*train/good'.*Found in '.*': 'test'"),
+        (['train/0.png'], r"No images under '.*train/good'.*Found in '.*train': '0\.png'"),
+        (['train/good/notes.txt'], r"No images under '.*train/good'.*'notes\.txt'"),
+        ([*_LAYOUT, 'test/0.png'], r"test/0\.png' has no defect type"),
+        ([f'screw/{name}' for name in _LAYOUT], r"holds the data set 'screw'.*--config\.dataset\.category"),
+        (['good/0.png', 'crack/0.png'], r"holds 'good' beside 'crack'"),
+        (['notes.txt'], r'No images .*Found: 1 other file'),
+        ([], 'no files at all'),
+    ],
+    ids=['no train', 'no good', 'no images', 'no defect type', 'above', 'below', 'no pictures', 'empty'],
+)
+def test_other_trees_are_refused_in_one_line(tmp_path, names, message):
+    with pytest.raises(UserError, match=message) as caught:
+        list_records(str(_make(tmp_path, names)))
+    assert '\n' not in str(caught.value)
+
+
+def test_missing_root_is_refused_with_what_lies_there(tmp_path):
+    _make(tmp_path, ['mvtec/screw/train/good/0.png'])
+    with pytest.raises(UserError, match=r"No folder '.*bottle/train'. Found in '.*mvtec': 'screw'"):
+        list_records(f'{tmp_path}/mvtec/bottle/train')
+
+
+def test_make_builder_finds_data_sets_by_name(tmp_path):
+    _make(tmp_path, [f'screw/{name}' for name in _LAYOUT])
+    by_root = data.make_builder('folder', root=str(tmp_path / 'screw'))
+    by_category = data.make_builder('folder', 'screw', str(tmp_path))
+    mvtec = data.make_builder('mvtec_ad', 'screw', str(tmp_path))
+    assert by_root.records('train+test') == by_category.records('train+test') == mvtec.records('train+test')
+    assert {split: info.num_examples for split, info in mvtec.info.splits.items()} == {'train': 2, 'test': 3}
+
+
+def test_make_builder_lists_the_names_and_categories_there_are(tmp_path):
+    with pytest.raises(UserError, match=r"No data set 'mvtec'\. Known: .*folder, mvtec_ad"):
+        data.make_builder('mvtec')
+    with pytest.raises(UserError, match=r"no category 'bolt'\. Known: bottle, cable, .*zipper"):
+        data.make_builder('mvtec_ad', 'bolt', str(tmp_path))
+    with pytest.raises(UserError, match=r'--config\.dataset\.root'):
+        data.make_builder('folder')
+
+
+def test_mvtec_ad_has_its_fifteen_categories():
+    assert len(tfds.builder_cls('mvtec_ad').builder_configs) == 15
+
+
+def test_tfds_load_reads_the_files_where_they_lie(tmp_path):
+    _make(tmp_path, [f'screw/{name}' for name in _LAYOUT])
+    picture = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    for path in (tmp_path / 'screw').rglob('*.png'):
+        PIL.Image.fromarray(picture).save(path)
+    before = sorted(tmp_path.rglob('*'))
+    train = tfds.load('mvtec_ad/screw', data_dir=tmp_path, split='train[50%:]')
+    (example,) = tfds.as_numpy(train)
+    np.testing.assert_array_equal(example['image'], picture)
+    assert example['filename'] == b'train/good/001.png'
+    test = tfds.load('folder', data_dir=tmp_path / 'screw')['test']
+    assert [example['defect_type'] for example in tfds.as_numpy(test)] == [b'crack', b'crack', b'good']
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_importing_data_and_listing_files_needs_neither_tensorflow_nor_jax(tmp_path):
+    _make(tmp_path, _LAYOUT)
+    code = (
+        'import sys, data\n'
+        f'assert len(data.make_builder("folder", root={str(tmp_path)!r}).records("test")) == 3\n'
+        'assert not {"tensorflow", "jax", "flax"} & set(sys.modules)\n'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=pathlib.Path(__file__).parent.parent)

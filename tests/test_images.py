@@ -1,0 +1,244 @@
+"""The image reader, held against Pillow and against formulas."""
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import pytest
+
+from draem_jax import images
+from draem_jax.errors import UserError
+
+_RNG = np.random.default_rng(0)
+_RGB = _RNG.integers(0, 256, (20, 31, 3), dtype=np.uint8)
+_GREY = _RGB[..., 0]
+_ALPHA = _RGB[..., 1]
+_ALL_16_BIT_VALUES = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+
+
+def _draw(mode):
+    """A picture in one of Pillow's modes."""
+    if mode == 'LA':
+        return PIL.Image.fromarray(np.dstack([_GREY, _ALPHA]))
+    if mode == 'RGBA':
+        return PIL.Image.fromarray(np.dstack([_RGB, _ALPHA]))
+    if mode == 'P':
+        return PIL.Image.fromarray(_RGB).quantize(16)
+    return PIL.Image.fromarray(_RGB).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ('mode', 'name', 'options'),
+    [
+        *((mode, 'image.png', {}) for mode in ('1', 'P', 'L', 'LA', 'RGB', 'RGBA')),
+        ('P', 'image.png', {'transparency': 0}),
+        *((mode, 'image.BMP', {}) for mode in ('1', 'P', 'L', 'RGB')),
+        *((mode, 'image.tif', {}) for mode in ('1', 'P', 'L', 'RGB')),
+        ('RGB', 'image.TIFF', {'compression': 'tiff_lzw'}),
+        ('RGB', 'image.webp', {'lossless': True}),
+        ('RGBA', 'image.webp', {'lossless': True, 'exact': True}),
+    ],
+)
+def test_lossless_files_are_read_as_pillow_reads_them(tmp_path, mode, name, options):
+    picture = _draw(mode)
+    picture.save(tmp_path / name, **options)
+    image = images.read_image(tmp_path / name)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, np.asarray(picture.convert('RGB')))
+
+
+@pytest.mark.parametrize(
+    ('mode', 'options'),
+    [('L', {}), ('RGB', {}), ('RGB', {'progressive': True}), ('RGB', {'quality': 30}), ('CMYK', {})],
+)
+def test_jpeg_files_are_read_as_pillow_reads_them(tmp_path, mode, options):
+    _draw(mode).save(tmp_path / 'image.JPG', **options)
+    expected = np.asarray(PIL.Image.open(tmp_path / 'image.JPG').convert('RGB'))
+    # Two builds of libjpeg may round differently; CMYK to RGB is a product of two values.
+    np.testing.assert_allclose(images.read_image(tmp_path / 'image.JPG').astype(int), expected.astype(int), atol=2)
+
+
+@pytest.mark.parametrize('name', ['image.png', 'image.tif'])
+def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, name):
+    PIL.Image.fromarray(_ALL_16_BIT_VALUES).save(tmp_path / name)
+    expected = np.round(_ALL_16_BIT_VALUES.astype(np.float64) / 257)
+    for channel in np.moveaxis(images.read_image(tmp_path / name), -1, 0):
+        np.testing.assert_array_equal(channel, expected)
+
+
+def test_16_bit_colour_keeps_its_channel_order(tmp_path):
+    blue_first = np.zeros((4, 5, 3), np.uint16)
+    blue_first[..., 0] = 65535
+    blue_first[..., 2] = 257 * 7
+    (tmp_path / 'image.png').write_bytes(cv2.imencode('.png', blue_first)[1].tobytes())
+    np.testing.assert_array_equal(images.read_image(tmp_path / 'image.png')[0, 0], [7, 0, 255])
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('name', ['image.jpg', 'image.png'])
+def test_exif_orientation_is_applied(tmp_path, name, orientation):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(_RGB).save(tmp_path / name, exif=exif)
+    expected = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(tmp_path / name)))
+    np.testing.assert_allclose(images.read_image(tmp_path / name).astype(int), expected.astype(int), atol=2)
+
+
+@pytest.mark.parametrize('name', ['image.png', 'image.jpg', 'image.bmp', 'image.tif', 'image.webp'])
+@pytest.mark.parametrize('share', [0.1, 0.5, 0.999])
+def test_truncated_file_is_refused_in_one_line_that_names_it(tmp_path, capfd, name, share):
+    PIL.Image.fromarray(_RGB).save(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(UserError, match=name) as caught:
+        images.read_image(tmp_path / name)
+    assert '\n' not in str(caught.value)
+    assert capfd.readouterr().err == ''
+
+
+@pytest.mark.parametrize(('data', 'reason'), [(b'', 'empty'), (b'These are not pixels. ' * 20, 'not an 8 or 16 bit')])
+def test_file_without_a_picture_is_refused(tmp_path, data, reason):
+    (tmp_path / 'image.png').write_bytes(data)
+    with pytest.raises(UserError, match=rf'image\.png.*{reason}'):
+        images.read_image(tmp_path / 'image.png')
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r'absent\.png.*No such file'):
+        images.read_image(tmp_path / 'absent.png')
+    with pytest.raises(UserError, match='directory'):
+        images.read_image(tmp_path)
+
+
+def _huge_png():
+    header = b'IHDR' + struct.pack('>IIBBBBB', 100_000, 90_000, 8, 0, 0, 0, 0)
+    chunks = struct.pack('>I', 13) + header + struct.pack('>I', zlib.crc32(header))
+    return b'\x89PNG\r\n\x1a\n' + chunks + b'\0\0\0\0IEND\xaeB`\x82'
+
+
+def _huge_bmp():
+    return b'BM' + struct.pack('<IHHIIiiHHIIiiII', 54, 0, 0, 54, 40, 100_000, -90_000, 1, 24, 0, 0, 0, 0, 0, 0)
+
+
+def _huge_jpeg():
+    comment = b'\xff\xfe' + struct.pack('>H', 13) + b'\xff\xc0' + b'\0' * 9  # Looks like a frame of 0 x 0 pixels.
+    return b'\xff\xd8' + comment + b'\xff\xc2' + struct.pack('>HBHHB', 17, 8, 50_000, 60_000, 3) + b'\0' * 9
+
+
+@pytest.mark.parametrize('data', [_huge_png(), _huge_bmp(), _huge_jpeg()], ids=['png', 'bmp', 'jpeg'])
+def test_header_that_claims_too_many_pixels_is_refused_before_decoding(tmp_path, monkeypatch, data):
+    monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('decoded'))
+    (tmp_path / 'image').write_bytes(data)
+    with pytest.raises(UserError, match=r"image'.* pixels are more than"):
+        images.read_image(tmp_path / 'image')
+
+
+def test_mask_is_the_largest_colour_channel_without_alpha(tmp_path):
+    _draw('RGBA').save(tmp_path / 'mask.png')
+    np.testing.assert_array_equal(images.read_mask(tmp_path / 'mask.png'), _RGB.max(axis=-1))
+
+
+@pytest.mark.parametrize(('low', 'high', 'dtype'), [(0, 1, 'uint8'), (0, 255, 'uint16'), (0, 65535, 'uint16')])
+def test_mask_of_two_values_reaches_255_however_it_was_written(tmp_path, low, high, dtype):
+    anomalous = _GREY > 200
+    PIL.Image.fromarray(np.where(anomalous, high, low).astype(dtype)).save(tmp_path / 'mask.png')
+    np.testing.assert_array_equal(images.read_mask(tmp_path / 'mask.png'), np.where(anomalous, 255, 0))
+
+
+def test_1_bit_mask_and_empty_mask(tmp_path):
+    anomalous = _GREY > 200
+    PIL.Image.fromarray(anomalous).save(tmp_path / 'mask.png')
+    np.testing.assert_array_equal(images.read_mask(tmp_path / 'mask.png'), 255 * anomalous)
+    PIL.Image.fromarray(anomalous & False).save(tmp_path / 'empty.png')
+    assert images.read_mask(tmp_path / 'empty.png').max() == 0
+
+
+def _bilinear(image, size):
+    """Bilinear resizing with half-pixel centres and the edge continued, in float64."""
+    for axis, wanted in enumerate(size):
+        given = image.shape[axis]
+        position = np.clip((np.arange(wanted) + 0.5) * given / wanted - 0.5, 0, given - 1)
+        below = np.minimum(position.astype(int), given - 2)
+        weight = np.expand_dims(position - below, tuple(range(1, image.ndim - axis)))
+        image = np.take(image, below, axis) * (1 - weight) + np.take(image, below + 1, axis) * weight
+    return image
+
+
+@pytest.mark.parametrize('size', [(40, 62), (13, 17), (7, 50), (1, 1)])
+@pytest.mark.parametrize('shape', [(20, 31), (20, 31, 1), (20, 31, 3)])
+def test_resize_is_bilinear_with_half_pixel_centres(size, shape):
+    image = _RNG.integers(0, 256, shape).astype(np.float32)
+    resized = images.resize(image, size)
+    assert resized.dtype == np.float32
+    np.testing.assert_allclose(resized, _bilinear(image.astype(np.float64), size), atol=1e-2)
+    levels = images.resize(image.astype(np.uint8), size)
+    np.testing.assert_allclose(levels, _bilinear(image.astype(np.float64), size), atol=1)
+
+
+def test_resize_with_antialias_averages_the_area_and_only_where_it_shrinks():
+    image = _RGB[:, :30]
+    blocks = image.reshape(10, 2, 10, 3, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(images.resize(image, (10, 10), antialias=True), blocks, atol=0.51)
+    np.testing.assert_array_equal(images.resize(image, (40, 45), antialias=True), images.resize(image, (40, 45)))
+    rows = image.reshape(10, 2, 30, 3).mean(axis=1)
+    np.testing.assert_allclose(images.resize(image, (10, 60), antialias=True), _bilinear(rows, (10, 60)), atol=1.5)
+
+
+def test_resize_to_the_same_size_returns_the_input():
+    assert images.resize(_RGB, (20, 31)) is _RGB
+    assert images.resize(_RGB, (20, 31), antialias=True) is _RGB
+
+
+@pytest.mark.parametrize('image', [_RGB, _GREY, _ALL_16_BIT_VALUES], ids=['rgb', 'grey', '16 bit'])
+def test_written_png_is_what_pillow_reads(tmp_path, image):
+    images.write_png(tmp_path / 'image.png', image)
+    np.testing.assert_array_equal(np.asarray(PIL.Image.open(tmp_path / 'image.png')), image)
+
+
+@pytest.mark.parametrize('image', [_RGB.astype(np.float32), _RGB.astype(np.uint16), _RGB[..., :2], _RGB[None]])
+def test_write_png_refuses_other_arrays(tmp_path, image):
+    with pytest.raises(ValueError, match='Expected uint8'):
+        images.write_png(tmp_path / 'image.png', image)
+
+
+def test_list_images_finds_nested_files_of_every_ending_and_no_hidden_ones(tmp_path):
+    wanted = ['B.PNG', 'a-b/0.jpeg', 'a/0.jpg', 'a/deep/er/0.Tif', 'a/x.bmp', 'b.tiff', 'z.webp']
+    hidden = ['.DS_Store', 'Thumbs.db', '._B.png', '.thumbnails/0.png', 'a/notes.txt', 'png']
+    for name in wanted + hidden:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert images.list_images(str(tmp_path)) == [f'{tmp_path}/{name}' for name in sorted(wanted)]
+    assert images.list_images(f'{tmp_path}/') == [f'{tmp_path}/{name}' for name in sorted(wanted)]
+
+
+def test_list_images_follows_links_and_counts_a_folder_once(tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'elsewhere' / '0.png').touch()
+    (tmp_path / 'root').mkdir()
+    (tmp_path / 'root' / 'link').symlink_to(tmp_path / 'elsewhere')
+    (tmp_path / 'elsewhere' / 'back').symlink_to(tmp_path / 'root')
+    assert images.list_images(tmp_path / 'root') == [str(tmp_path / 'root' / 'link' / '0.png')]
+
+
+def test_list_images_refuses_a_folder_that_it_may_not_read(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, 'Permission denied', str(folder))
+
+    monkeypatch.setattr('os.scandir', refuse)
+    with pytest.raises(UserError, match=r'Cannot read folder .*Permission denied'):
+        images.list_images(tmp_path, allow_none=True)
+
+
+def test_list_images_refuses_a_missing_and_an_empty_folder(tmp_path):
+    with pytest.raises(UserError, match=r"No folder .*absent'"):
+        images.list_images(tmp_path / 'absent')
+    with pytest.raises(UserError, match='no files at all'):
+        images.list_images(tmp_path)
+    (tmp_path / 'notes.txt').touch()
+    with pytest.raises(UserError, match=r"1 other file.*notes\.txt'"):
+        images.list_images(tmp_path)
+    assert images.list_images(tmp_path, allow_none=True) == []
+    assert images.list_images(tmp_path / 'absent', allow_none=True) == []

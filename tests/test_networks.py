@@ -1,0 +1,101 @@
+"""Sizes, shapes and initial values of the networks against the published ones."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from draem_jax import networks
+from draem_jax.errors import UserError
+
+
+def count_with_biases(subnetwork, channels):
+    """Parameters, with the bias that each normalised convolution has in the authors' code and not in ours."""
+    image = jax.ShapeDtypeStruct((1, 256, 256, channels), jnp.float32)
+    shapes = jax.eval_shape(lambda x: subnetwork.init(jax.random.key(0), x, train=False), image)
+    running_means = [leaf for path, leaf in jax.tree.leaves_with_path(shapes['batch_stats']) if path[-1].key == 'mean']
+    return sum(leaf.size for leaf in [*jax.tree.leaves(shapes['params']), *running_means])
+
+
+def test_reconstructive_network_has_the_published_parameter_count():
+    assert count_with_biases(networks.ReconstructiveSubnetwork(), channels=3) == 69_048_579
+
+
+def test_discriminative_network_has_the_published_parameter_count():
+    assert count_with_biases(networks.DiscriminativeSubnetwork(), channels=6) == 28_374_146
+
+
+@pytest.mark.parametrize('size', [(32, 32), (64, 96), (224, 160)])
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_outputs_have_the_input_size_and_float32(size, dtype):
+    model = networks.Draem(4, 3, dtype=dtype)
+    variables = networks.init_variables(model, size, seed=0)
+    image = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
+    reconstruction, logits = jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, image)
+    assert reconstruction.shape == (2, *size, 3)
+    assert logits.shape == (2, *size, 2)
+    assert reconstruction.dtype == logits.dtype == jnp.float32
+
+
+def test_parameters_and_statistics_stay_float32_when_activations_do_not():
+    variables = networks.init_variables(networks.Draem(4, 3, dtype=jnp.bfloat16), (32, 32), seed=0)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype('float32')}
+
+
+@pytest.mark.parametrize('size', [(250, 256), (256, 16), (0, 32)])
+def test_a_size_that_is_no_multiple_of_32_is_refused(size):
+    with pytest.raises(UserError, match='multiples of 32'):
+        networks.init_variables(networks.Draem(4, 3), size, seed=0)
+
+
+def test_initial_values_follow_the_authors_distributions():
+    variables = networks.init_variables(networks.Draem(32, 16), (32, 32), seed=0)
+    values = {}
+    for path, leaf in jax.tree.leaves_with_path(variables):
+        values.setdefault(path[-1].key, []).append(leaf.ravel())
+    values = {name: np.concatenate(parts) for name, parts in values.items()}
+    assert abs(values['kernel'].mean()) < 1e-4
+    assert abs(values['kernel'].std() - 0.02) < 1e-4
+    assert abs(values['scale'].mean() - 1) < 2e-3
+    assert abs(values['scale'].std() - 0.02) < 2e-3
+    assert not values['bias'].any()
+    assert not values['mean'].any()
+    assert (values['var'] == 1).all()
+
+
+def test_initial_values_have_the_structure_that_flax_would_make():
+    model = networks.Draem(2, 2)
+    theirs = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))
+    ours = networks.init_variables(model, (32, 32), seed=0)
+    assert jax.tree.map(jnp.shape, ours) == jax.tree.map(lambda leaf: leaf.shape, theirs)
+
+
+def test_another_seed_gives_other_weights_and_the_same_seed_the_same():
+    kernels = [
+        networks.init_variables(networks.Draem(2, 2), (32, 32), seed)['params']['reconstructive']['output']['kernel']
+        for seed in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert (kernels[0] != kernels[2]).all()
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_batch_normalisation_equals_flax(train):
+    image = np.random.default_rng(0).normal(3, 2, (2, 4, 6, 5)).astype(np.float32)
+    ours, theirs = networks.BatchNorm(), nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5)
+    variables = ours.init(jax.random.key(0), image, train=False)
+    out, changes = ours.apply(variables, image, train=train, mutable=['batch_stats'])
+    expected, expected_changes = theirs.apply(variables, image, mutable=['batch_stats'])
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), changes, expected_changes)
+
+
+def test_batch_normalisation_rounds_bfloat16_once():
+    image = np.random.default_rng(0).normal(3, 2, (2, 4, 6, 5)).astype(jnp.bfloat16)
+    layer = networks.BatchNorm()
+    variables = layer.init(jax.random.key(0), image, train=False)
+    out, _ = layer.apply(variables, image, train=True, mutable=['batch_stats'])
+    exact, _ = layer.apply(variables, image.astype(np.float32), train=True, mutable=['batch_stats'])
+    assert out.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(out, exact.astype(jnp.bfloat16))
