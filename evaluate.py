@@ -2,8 +2,8 @@
 
     python evaluate.py --workdir=runs/quickstart
 
-Writes results.json, results.csv, scores.csv and picture sheets to <workdir>/evaluation/<step>/. The newest checkpoint counts
-unless --step names another; nothing is selected on the test images.
+Writes results.json, results.csv, scores.csv and picture sheets to <workdir>/evaluation/<step>/. The newest
+checkpoint counts unless --step names another; nothing is selected on the test images.
 """
 
 import math
@@ -18,16 +18,12 @@ from tqdm import tqdm
 import data
 from configs import checks, command_line
 from data import reading
-from draem_jax import checkpoints, devices, evaluation, inference, networks, pictures, results, runs
+from draem_jax import checkpoints, devices, evaluation, images, inference, networks, pictures, results, runs
 from draem_jax.errors import UserError
-
-_OVERRIDES = command_line.define_config_overrides()
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
-_STEP = flags.DEFINE_integer('step', None, 'Step of the checkpoint; the newest by default.', lower_bound=0)
 
 
 def main():
-    run(_WORKDIR.value, _STEP.value, command_line.changes(_OVERRIDES))
+    run(flags.FLAGS.workdir, flags.FLAGS.step, command_line.changes())
 
 
 def run(workdir, step=None, changes=None):
@@ -116,7 +112,7 @@ def write_sheets(folder, tested, threshold, rows_per_sheet):
         ]
         if rows:
             sheet = pictures.sheet(rows, ('input', 'reconstruction', 'overlay', 'anomaly map', 'ground truth'))
-            pictures.write_png(os.path.join(folder, f'{name}.png'), sheet)
+            images.write_png(os.path.join(folder, f'{name}.png'), sheet)
 
 
 def versions():
@@ -125,4 +121,7 @@ def versions():
 
 
 if __name__ == '__main__':
+    command_line.define_config_overrides()
+    flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
+    flags.DEFINE_integer('step', None, 'Step of the checkpoint; the newest by default.', lower_bound=0)
     command_line.run(main)

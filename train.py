@@ -17,16 +17,14 @@ from tqdm import tqdm
 import data
 from configs import checks, command_line
 from data import pipeline, procedural, reading, synthesis
-from draem_jax import checkpoints, devices, inference, metrics, networks, pictures, reporting, runs, training
-
-_CONFIG = command_line.define_config_file()
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
+from draem_jax import checkpoints, devices, inference, networks, reporting, runs, training, validation
 
 _PICTURE_ROWS = 6
+_VALIDATION_SEED = 2**31 - 1  # The same examples for every seed of training, and none that a training sees.
 
 
 def main():
-    run(_CONFIG.value, _WORKDIR.value)
+    run(flags.FLAGS.config, flags.FLAGS.workdir)
 
 
 def run(config, workdir):
@@ -39,29 +37,22 @@ def run(config, workdir):
     Raises:
         UserError: something in the config or the files has to be mended; nothing was trained.
     """
-    checks.check(config)
-    synthesis.check_options(**config.synthesis)
-    devices.check_batch_size(config.training.batch_size, 'training.batch_size')
-    devices.check_batch_size(config.evaluation.batch_size, 'evaluation.batch_size')
+    check(config)
     devices.cache_compilations()
-
-    normals, held_out, textures = load_data(config)
-    steps_per_epoch = math.ceil(len(normals) / config.training.batch_size)
-    total_steps = config.training.steps or config.training.epochs * steps_per_epoch
+    normals, held_out, textures = load_data(config.dataset)
+    total_steps = config.training.steps or config.training.epochs * math.ceil(len(normals) / config.training.batch_size)
     print(f'{len(normals)} normal images, {len(held_out)} held out, {len(textures)} textures; {total_steps} steps.')
 
     runs.start(workdir, config.to_dict())
-    model = networks.make_model(**config.model, axis_name=devices.AXIS)
-    optimizer = training.make_optimizer(total_steps, **config.optimizer)
-    update = devices.parallel_update(training.make_update(model, optimizer, loss_options=dict(config.loss)))
-    watch = make_watch(config, model, held_out if len(held_out) else normals, textures)
-
     with checkpoints.open_checkpoints(workdir, keep=config.training.keep_checkpoints) as manager:
+        model, optimizer = build(config, total_steps)
         state = first_state(config, model, optimizer, manager)
         first_step = int(state.step)
         if first_step >= total_steps:
             print(f'Nothing to do: step {first_step} of {total_steps} is done.')
             return
+        update = devices.parallel_update(training.make_update(model, optimizer, loss_options=dict(config.loss)))
+        look = make_look(config, model, held_out, normals, textures)
         batches = pipeline.training_batches(
             normals,
             textures,
@@ -71,31 +62,44 @@ def run(config, workdir):
             **config.synthesis,
         )
         with reporting.RunLog(workdir, first_step) as log:
-            loop(config.training, state, total_steps, update, watch, batches, manager, log, bool(len(held_out)))
+            loop(config.training, state, first_step, total_steps, update, batches, look, log, manager)
     finished = {'step': total_steps, 'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}
     runs.write_json(os.path.join(workdir, 'finished.json'), finished)
     print(f'Done: step {total_steps}. Next: python evaluate.py --workdir={workdir}')
 
 
-def load_data(config):
+def check(config):
+    """Everything that can be said before a file is read."""
+    checks.check(config)
+    synthesis.check_options(**config.synthesis)
+    devices.check_batch_size(config.training.batch_size, 'training.batch_size')
+    devices.check_batch_size(config.evaluation.batch_size, 'evaluation.batch_size')
+
+
+def load_data(options):
     """(training images, held-out images, textures), uint8 [N, H, W, 3] each."""
-    dataset = config.dataset
-    builder = data.make_builder(dataset.name, dataset.category, dataset.root)
-    reading.prepare(builder)
-    size = tuple(dataset.image_size)
-    normals, held_out = reading.load_normals(
-        builder, size, antialias=dataset.antialias, validation_fraction=dataset.validation_fraction
-    )
-    if dataset.texture_source == 'folder':
-        textures = reading.load_textures(dataset.texture_root, size, limit=dataset.texture_count)
+    size = tuple(options.image_size)
+    builder = data.make_builder(options.name, options.category, options.root)
+    if options.texture_source == 'folder':
+        textures = reading.load_textures(options.texture_root, size, limit=options.texture_count)
     else:
-        textures = procedural.draw_textures(dataset.texture_count or 512, size, seed=0)
+        textures = procedural.draw_textures(options.texture_count or 512, size, seed=0)
+    reading.prepare(builder)
+    normals, held_out = reading.load_normals(
+        builder, size, antialias=options.antialias, validation_fraction=options.validation_fraction
+    )
     return normals, held_out, textures
+
+
+def build(config, total_steps):
+    """(networks, optimizer)."""
+    model = networks.make_model(**config.model, axis_name=devices.AXIS)
+    return model, training.make_optimizer(total_steps, **config.optimizer)
 
 
 def first_state(config, model, optimizer, manager):
     """The state to start from: the newest checkpoint, or another run's networks, or random ones."""
-    variables = networks.init_variables(model, config.dataset.image_size, config.training.seed)
+    variables = networks.init_variables(model, tuple(config.dataset.image_size), config.training.seed)
     step = manager.latest_step()
     if step is not None:
         print(f'Going on from step {step}.')
@@ -106,79 +110,60 @@ def first_state(config, model, optimizer, manager):
     return training.init_state(variables, optimizer)
 
 
-def make_watch(config, model, images, textures):
-    """A function of the state that looks at simulated examples: -> (validation metrics, contact sheet)."""
+def make_look(config, model, held_out, normals, textures):
+    """A function of the state that looks at fixed simulated examples: -> (validation metrics, contact sheet).
+
+    The examples are made of held-out normal images; where there are none, of training images, and then only
+    the sheet means something and the metrics are empty.
+    """
     batch_size = config.evaluation.batch_size
-    count = math.ceil(config.training.validation_examples / batch_size) * batch_size
-    examples = pipeline.fixed_examples(images, textures, seed=config.training.seed + 1, count=count, **config.synthesis)
-    masks = examples['mask'][..., 0]
+    wanted = config.training.validation_examples if len(held_out) else _PICTURE_ROWS
+    examples = pipeline.fixed_examples(
+        held_out if len(held_out) else normals,
+        textures,
+        seed=_VALIDATION_SEED,
+        count=math.ceil(wanted / batch_size) * batch_size,
+        **config.synthesis,
+    )
     predict = devices.parallel_predict(inference.make_predict(model, score_window=config.evaluation.score_window))
 
-    def watch(state):
+    def look(state):
         variables = {'params': state.params, 'batch_stats': state.batch_stats}
-        parts = [
-            devices.join(jax.device_get(predict(variables, devices.split(examples['augmented'][k : k + batch_size]))))
-            for k in range(0, count, batch_size)
-        ]
-        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        scores = {
-            'validation/image_auroc': (metrics.auroc, outputs['score'], masks.any(axis=(1, 2))),
-            'validation/pixel_auroc': (metrics.auroc, outputs['map'].ravel(), masks.ravel()),
-            'validation/pixel_ap': (metrics.average_precision, outputs['map'].ravel(), masks.ravel()),
-        }
-        values = {name: metric(score, label) for name, (metric, score, label) in scores.items()}
-        columns = ('normal', 'augmented', 'reconstruction', 'mask', 'prediction')
-        rows = [
-            (
-                '',
-                [
-                    examples['image'][k],
-                    examples['augmented'][k],
-                    outputs['reconstruction'][k],
-                    255 * masks[k],
-                    pictures.heat(outputs['map'][k]),
-                ],
-            )
-            for k in range(min(_PICTURE_ROWS, count))
-        ]
-        return values, pictures.sheet(rows, columns)
+        outputs = validation.predict_all(predict, variables, examples['augmented'], batch_size)
+        values = validation.scores(outputs, examples['mask']) if len(held_out) else {}
+        return values, validation.sheet(examples, outputs, min(_PICTURE_ROWS, wanted))
 
-    return watch
+    return look
 
 
-def loop(options, state, total_steps, update, watch, batches, manager, log, has_validation):
-    """The loop: an update a step, and a look at it now and then."""
-    first_step = int(state.step)
+def loop(options, state, first_step, total_steps, update, batches, look, log, manager):
+    """The steps from `first_step` to `total_steps`: an update each, and now and then a look at it."""
     recent, since = [], time.monotonic()
-    progress = tqdm(
-        range(first_step + 1, total_steps + 1),
-        initial=first_step * options.batch_size,
-        total=total_steps * options.batch_size,
-        unit='image',
-        disable=None,
-    )
-    with progress:
-        for step in range(first_step + 1, total_steps + 1):
-            state, step_metrics = update(state, devices.split(next(batches)))
-            recent.append(jax.device_get(step_metrics))
-            progress.update(options.batch_size)
+    bar = tqdm(initial=first_step, total=total_steps, unit='step', disable=None, dynamic_ncols=True)
+    for step in range(first_step + 1, total_steps + 1):
+        state, metrics = update(state, devices.split(next(batches)))
+        recent.append(metrics)
+        # One step in flight: the next batch is made meanwhile, and the host never runs far ahead.
+        jax.block_until_ready(recent[-2:][0])
+        bar.update()
 
-            if is_due(step, options.log_every_steps, total_steps):
-                values = {name: np.mean([one[name] for one in recent]) for name in recent[0]}
-                elapsed = time.monotonic() - since
-                values['images_per_second'] = len(recent) * options.batch_size / elapsed
+        if is_due(step, options.log_every_steps, total_steps):
+            values = jax.tree.map(lambda *steps: np.mean(steps), *jax.device_get(recent))
+            values['images_per_second'] = len(recent) * options.batch_size / (time.monotonic() - since)
+            log.scalars(step, values)
+            bar.set_postfix_str(f'{values["images_per_second"]:.0f} images/s, loss {values["loss"]:.3g}')
+        is_picture_due = is_due(step, options.picture_every_steps, total_steps)
+        if is_picture_due or is_due(step, options.validate_every_steps, total_steps):
+            values, sheet = look(state)
+            if values:
                 log.scalars(step, values)
-                recent, since = [], time.monotonic()
-            validates = has_validation and is_due(step, options.validate_every_steps, total_steps)
-            pictures_due = is_due(step, options.picture_every_steps, total_steps)
-            if validates or pictures_due:
-                values, sheet = watch(state)
-                if validates:
-                    log.scalars(step, values)
-                if pictures_due:
-                    log.picture(step, 'examples', sheet)
-            if is_due(step, options.checkpoint_every_steps, total_steps):
-                checkpoints.save(manager, state)
+            if is_picture_due:
+                log.picture(step, 'examples', sheet)
+        if is_due(step, options.checkpoint_every_steps, total_steps):
+            checkpoints.save(manager, state)
+        if is_due(step, options.log_every_steps, total_steps):
+            recent, since = [], time.monotonic()
+    bar.close()
 
 
 def is_due(step, every, last):
@@ -187,4 +172,6 @@ def is_due(step, every, last):
 
 
 if __name__ == '__main__':
+    command_line.define_config_file()
+    flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
     command_line.run(main)

@@ -47,6 +47,16 @@ _RULES = {
 }
 
 
+def check_name(path):
+    """Raises UserError unless `path`, 'section.field', is a field of configs/default.py."""
+    known = default.get_config()
+    section, _, field = path.partition('.')
+    if section not in known:
+        raise UserError(f'Unknown section config.{section}. Known: {", ".join(known)}.')
+    if field not in known[section]:
+        raise UserError(f'Unknown field config.{section}.{field}. Known: {", ".join(known[section])}.')
+
+
 def check(config):
     """Raises UserError, in one line, for the first field that is missing, unknown or out of its range."""
     if config is None:
@@ -59,11 +69,8 @@ def check(config):
             if field not in config[section]:
                 raise UserError(f'The config has no field {section}.{field}; configs/default.py explains it.')
     for section in config:
-        if section not in known:
-            raise UserError(f'Unknown section config.{section}. Known: {", ".join(known)}.')
-        for field in config[section]:
-            if field not in known[section]:
-                raise UserError(f'Unknown field config.{section}.{field}. Known: {", ".join(known[section])}.')
+        for field in config[section] if section in known else ('',):
+            check_name(f'{section}.{field}')
     for path, (is_allowed, expected) in _RULES.items():
         section, field = path.split('.')
         value = config[section][field]

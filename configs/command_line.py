@@ -1,15 +1,19 @@
 """Flags and exit codes of the scripts: 0 done, 1 a mistake the user can mend, in one line."""
 
 import os
+import re
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from configs import default
+from configs import checks, default
 from draem_jax.errors import UserError
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # Before TensorFlow is imported: its start-up messages.
+# Before TensorFlow is imported: no start-up messages beside ours. It announces oneDNN whatever the log level; the pipeline
+# is as fast without.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 
 def define_config_file():
@@ -22,13 +26,9 @@ def define_config_overrides():
     return config_flags.DEFINE_config_dict('config', default.get_config(), 'Changes to the config of the run.')
 
 
-def changes(holder):
-    """What the command line changes, as {'section.field': value}.
-
-    Args:
-        holder: what `define_config_overrides` returned.
-    """
-    return config_flags.get_override_values(holder)
+def changes():
+    """What the command line changes, as {'section.field': value}; after `define_config_overrides`."""
+    return config_flags.get_override_values(flags.FLAGS['config'])
 
 
 def run(main):
@@ -48,7 +48,12 @@ def run(main):
 
 def _parse(arguments):
     try:
-        return flags.FLAGS(arguments)
+        for argument in arguments[1:]:
+            if override := re.match(r'--?(?:no)?config\.([^=]*)', argument):
+                checks.check_name(override[1])
+        rest = flags.FLAGS(arguments)
+        _ = hasattr(flags.FLAGS.config, 'dataset')  # A file that is not there is only reported at the first look.
+        return rest
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
         # ml_collections reports a wrong field, type or file with whichever of these is at hand.
         return _fail(_one_line(error))
@@ -57,7 +62,7 @@ def _parse(arguments):
 def _one_line(error):
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
     lines = [line.strip() for line in str(text).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return lines[-1] if lines else type(error).__name__
 
 
 def _fail(line):

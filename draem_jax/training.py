@@ -5,6 +5,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from draem_jax import devices, losses
@@ -60,8 +61,8 @@ def init_state(variables, optimizer):
         optimizer: an optax optimizer that starts from zeros, as Adam does.
     """
     shapes = jax.eval_shape(optimizer.init, variables['params'])
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return TrainState(jnp.zeros((), jnp.int32), variables['params'], variables['batch_stats'], zeros)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return TrainState(np.zeros((), np.int32), variables['params'], variables['batch_stats'], zeros)
 
 
 def scale_images(images):
@@ -97,8 +98,9 @@ def make_update(model, optimizer, *, loss_options=None):
         (loss, (parts, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         # The running statistics need no averaging: BatchNorm has seen the statistics of the whole batch.
         gradient, metrics = devices.average((gradient, {'loss': loss, **parts}))
-        metrics['gradient_norm'] = optax.global_norm(gradient)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        metrics['gradient_norm'] = optax.tree.norm(gradient)
+        with jax.numpy_dtype_promotion('standard'):  # optax raises Python floats to an integer count
+            updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 

@@ -38,8 +38,8 @@ def traced():
     return examples(300, trace=True)
 
 
-def test_example_is_a_function_of_seed_and_position():
-    expected = examples(48)
+def test_example_is_a_function_of_seed_and_position(traced):
+    expected = traced
     replayed = examples(20, first=17, threads=4, batch_size=7)
     for name, values in replayed.items():
         np.testing.assert_array_equal(values, expected[name][17:37])
@@ -49,11 +49,12 @@ def test_example_is_a_function_of_seed_and_position():
 
 
 def test_another_seed_makes_other_examples():
-    same = (examples(64)['augmented'] == examples(64, seed=4)['augmented']).all(axis=(1, 2, 3))
-    assert same.mean() < 0.25  # two clean, unrotated draws of the same image out of five
+    one, other = (examples(64, seed=seed, operation_count=0)['augmented'] for seed in (3, 4))
+    # The same only where both draw the same of the five images, clean and not rotated.
+    assert (one == other).all(axis=(1, 2, 3)).mean() < 0.25
 
 
-def test_tracing_does_not_change_an_example(traced):
+def test_tracing_changes_no_example(traced):
     for name, values in examples(300).items():
         np.testing.assert_array_equal(values, traced[name])
 
@@ -76,7 +77,8 @@ def test_three_in_ten_images_are_rotated_and_the_others_are_as_given(traced):
     known = {image.tobytes() for image in IMAGES.numpy()}
     given = np.array([image.tobytes() in known for image in traced['image']])
     assert given.mean() == pytest.approx(0.7, abs=0.1)
-    assert all((image == 0).any() for image in traced['image'][~given])  # black corners
+    # Black corners; a turn of a degree or two only darkens those of so small an image.
+    assert np.mean([(image == 0).any() for image in traced['image'][~given]]) > 0.9
 
 
 def test_every_image_and_texture_is_drawn_as_often(traced):
@@ -108,7 +110,8 @@ def test_augmentation_and_opacity_can_be_switched_off():
 
 def test_without_textures_an_anomaly_has_one_plain_colour():
     plain = examples(32, textures=None, opacity=(1.0, 1.0), mask_source='rectangle', **ALWAYS)
-    colours = [set(map(tuple, image[mask[..., 0] > 0])) for image, mask in zip(plain['augmented'], plain['mask'])]
+    pairs = zip(plain['augmented'], plain['mask'][..., 0] > 0, strict=True)
+    colours = [set(map(tuple, image[inside])) for image, inside in pairs]
     assert all(len(colour) == 1 for colour in colours)
     assert len(set.union(*colours)) > 30
 
@@ -119,7 +122,7 @@ def test_clean_examples_do_not_look_at_the_textures():
 
 
 @pytest.mark.parametrize('options', PRESETS.values(), ids=PRESETS)
-@pytest.mark.parametrize(('height', 'width'), [(32, 32), (67, 101), (40, 160)])
+@pytest.mark.parametrize(('height', 'width'), [(32, 32), (67, 101)])
 def test_any_size_works_and_values_stay_in_range(height, width, options):
     images, textures = random_images(2, height, width), random_images(2, height, width, seed=1)
     made = examples(24, images, textures, **options)
@@ -129,17 +132,20 @@ def test_any_size_works_and_values_stay_in_range(height, width, options):
     assert set(np.unique(made['mask'])) == {0, 1}
 
 
-def test_size_may_be_unknown_until_the_graph_runs():
-    spec = tf.TensorSpec([None, None, None, 3], tf.uint8)
-    made = tf.function(
-        lambda *a: make_example(*a[:2], 3, a[2]), input_signature=[spec, spec, tf.TensorSpec([], tf.int64)]
-    )
-    for height, width in ((32, 32), (45, 70)):
-        images, textures = random_images(3, height, width), random_images(3, height, width, seed=1)
-        expected = examples(6, images, textures)
-        for position in range(6):
-            for name, value in made(images, textures, tf.constant(position, tf.int64)).items():
-                np.testing.assert_array_equal(value, expected[name][position])
+def test_one_graph_serves_every_image_size():
+    images, position = tf.TensorSpec([None, None, None, 3], tf.uint8), tf.TensorSpec([], tf.int64)
+
+    @tf.function(input_signature=[images, images, position])
+    def example(images, textures, position):
+        return make_example(images, textures, 3, position)
+
+    for name, value in example(IMAGES, TEXTURES, 0).items():
+        assert value.shape == (32, 32, 1 if name == 'mask' else 3)
+    images, textures = random_images(3, 45, 70), random_images(3, 45, 70, seed=1)
+    expected = examples(6, images, textures)
+    for position in range(6):
+        for name, value in example(images, textures, position).items():
+            np.testing.assert_array_equal(value, expected[name][position])
 
 
 def test_one_colour_images_and_a_single_texture_work():
@@ -169,8 +175,14 @@ def test_mask_areas_are_those_of_the_published_code():
 def test_number_of_cells_is_capped_on_small_images():
     found = {size: int(largest_cells_log2(size, 5, 4)) for size in (32, 63, 64, 100, 128, 256, 1024)}
     assert found == {32: 3, 63: 3, 64: 4, 100: 4, 128: 5, 256: 5, 1024: 5}
-    empty = [(draw_masks(150, 32, min_cell_size=size).sum(axis=(1, 2, 3)) == 0).mean() for size in (4, 1)]
-    assert empty[0] < 0.15 < empty[1]
+
+
+def test_large_cells_make_few_regions():
+    def most_regions(**options):
+        return max(scipy.ndimage.label(mask[..., 0])[1] for mask in draw_masks(60, 32, **options))
+
+    assert most_regions(min_cell_size=32) <= 2  # one cell
+    assert most_regions(min_cell_size=2) > 8  # up to 16 x 16
 
 
 def test_random_threshold_lies_between_its_bounds():

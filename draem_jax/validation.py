@@ -1,0 +1,70 @@
+"""A look at a network in training: fixed simulated examples, how well it finds them, and a picture of some."""
+
+import jax
+import numpy as np
+
+from draem_jax import devices, metrics, pictures
+
+COLUMNS = ('normal', 'augmented', 'reconstruction', 'mask', 'prediction')
+
+
+def predict_all(predict, variables, images, batch_size):
+    """Predictions on all images, batch by batch over all devices.
+
+    Args:
+        predict: from `inference.make_predict`, mapped by `devices.parallel_predict`.
+        variables: of the model.
+        images: uint8 [N, H, W, 3], N a multiple of `batch_size`.
+        batch_size: a multiple of the devices.
+
+    Returns:
+        Dict of NumPy arrays over all N images, as `predict` names them.
+    """
+    parts = [
+        devices.join(jax.device_get(predict(variables, devices.split(images[k : k + batch_size]))))
+        for k in range(0, len(images), batch_size)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def scores(outputs, masks):
+    """Metrics on simulated anomalies, which say whether training goes well, not how well real defects are found.
+
+    Args:
+        outputs: from `predict_all`.
+        masks: [N, H, W, 1] in {0, 1}.
+
+    Returns:
+        Dict of name to number; without those that are not defined, such as where all masks are empty.
+    """
+    images = outputs['score'], masks.any(axis=(1, 2, 3))
+    pixels = outputs['map'].ravel(), masks.ravel()
+    values = {}
+    for name, metric, (score, label) in (
+        ('validation/image_auroc', metrics.auroc, images),
+        ('validation/pixel_auroc', metrics.auroc, pixels),
+        ('validation/pixel_ap', metrics.average_precision, pixels),
+    ):
+        try:
+            values[name] = metric(score, label)
+        except metrics.UndefinedMetric:
+            continue
+    return values
+
+
+def sheet(examples, outputs, rows):
+    """A contact sheet of the first `rows` examples with their predictions; uint8 RGB."""
+    pictured = [
+        (
+            '',
+            (
+                examples['image'][k],
+                examples['augmented'][k],
+                outputs['reconstruction'][k],
+                255 * examples['mask'][k, ..., 0],
+                pictures.heat(outputs['map'][k]),
+            ),
+        )
+        for k in range(rows)
+    ]
+    return pictures.sheet(pictured, COLUMNS)

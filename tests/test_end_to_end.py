@@ -1,0 +1,169 @@
+"""Train, resume, evaluate: the scripts on a tiny folder, through the files they leave."""
+
+import csv
+import json
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+import evaluate
+import train
+from configs import folder
+from draem_jax import checkpoints, networks
+from draem_jax.errors import UserError
+
+STEPS = 4
+
+
+def draw_data_set(root):
+    """Eight good images of stripes and four with a block in them, in the layout of MVTec AD."""
+    random = np.random.default_rng(0)
+    stripes = np.tile((np.arange(40) % 8 * 30).astype(np.uint8), (36, 1))
+    for name, count in (('train/good', 8), ('test/good', 3), ('test/block', 4), ('ground_truth/block', 4)):
+        (root / name).mkdir(parents=True)
+        for k in range(count):
+            image = np.roll(stripes, random.integers(8), axis=1)
+            if name == 'test/block':
+                image[8:20, 8:20] = 255
+            if name == 'ground_truth/block':
+                image = np.zeros_like(image)
+                image[8:20, 8:20] = 255
+            suffix = '_mask' if name.startswith('ground_truth') else ''
+            cv2.imwrite(str(root / name / f'{k:03}{suffix}.png'), image)
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data')
+    draw_data_set(root)
+    config = folder.get_config()
+    config.dataset.root = str(root)
+    config.dataset.image_size = (32, 32)
+    config.dataset.validation_fraction = 0.25
+    config.dataset.texture_count = 8
+    config.model.reconstructive_width = 2
+    config.model.discriminative_width = 2
+    config.training.batch_size = 4
+    config.training.steps = STEPS
+    config.training.log_every_steps = 1
+    config.training.checkpoint_every_steps = 2
+    config.training.validation_examples = 8
+    config.evaluation.batch_size = 4
+    config.evaluation.score_window = 3
+    config.evaluation.sheet_rows = 2
+    return config
+
+
+@pytest.fixture(scope='module')
+def run(config, tmp_path_factory):
+    """The directory of a finished and evaluated run."""
+    workdir = tmp_path_factory.mktemp('run')
+    train.run(config, str(workdir))
+    evaluate.run(str(workdir))
+    return workdir
+
+
+def restored(config, workdir, step):
+    with checkpoints.open_checkpoints(workdir) as manager:
+        state = train.first_state(config, *train.build(config, STEPS), manager)
+        assert int(state.step) == step
+        return jax.device_get(state)
+
+
+def test_a_run_leaves_what_the_contract_says(run):
+    config = json.loads((run / 'config.json').read_text())
+    assert config['schema'] == 1
+    assert config['dataset']['image_size'] == [32, 32]
+    assert json.loads((run / 'finished.json').read_text())['step'] == STEPS
+    lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines if 'loss' in line] == [1, 2, 3, 4]
+    assert 'validation/pixel_ap' in lines[-1]
+    assert (run / 'checkpoints' / str(STEPS)).is_dir()
+    assert list(run.glob('events.out.tfevents.*'))
+
+
+def test_results_cover_every_test_image_once(run):
+    folder = run / 'evaluation' / str(STEPS)
+    results = json.loads((folder / 'results.json').read_text())
+    assert results['counts']['normal'] == 3
+    assert results['counts']['defective'] == 4
+    assert results['step'] == STEPS
+    with (folder / 'scores.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row['filename'] for row in rows] == [f'test/block/{k:03}.png' for k in range(4)] + [
+        f'test/good/{k:03}.png' for k in range(3)
+    ]
+    assert all(0 <= float(row['score']) <= 1 for row in rows)
+    assert cv2.imread(str(folder / 'best.png')).shape[1] > 5 * 128
+
+
+def test_evaluating_again_gives_the_same_numbers(run):
+    path = run / 'evaluation' / str(STEPS) / 'results.json'
+    before = path.read_text()
+    evaluate.run(str(run), step=STEPS)
+    assert path.read_text() == before
+
+
+def test_resumed_run_equals_uninterrupted_run(config, run, tmp_path):
+    half = config.copy_and_resolve_references()
+    half.training.steps = STEPS  # The schedule belongs to the whole run: what stops it is the interruption.
+    real_save = checkpoints.save
+
+    def save_then_die(manager, state):
+        real_save(manager, state)
+        manager.wait_until_finished()
+        raise KeyboardInterrupt
+
+    checkpoints.save = save_then_die
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train.run(half, str(tmp_path))
+    finally:
+        checkpoints.save = real_save
+    assert not (tmp_path / 'finished.json').exists()
+    train.run(half, str(tmp_path))
+    expected, found = restored(config, run, STEPS), restored(half, tmp_path, STEPS)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_array_equal(a, b)
+    steps = [json.loads(line)['step'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert steps == sorted(steps)
+    assert set(steps) == {1, 2, 3, 4}
+
+
+def test_a_finished_run_is_left_alone(config, run, capsys):
+    before = (run / 'metrics.jsonl').read_text()
+    train.run(config, str(run))
+    assert 'Nothing to do' in capsys.readouterr().out
+    assert (run / 'metrics.jsonl').read_text() == before
+
+
+def test_a_workdir_of_another_config_is_refused(config, run):
+    other = config.copy_and_resolve_references()
+    other.optimizer.learning_rate = 0.5
+    with pytest.raises(UserError, match=r'optimizer\.learning_rate'):
+        train.run(other, str(run))
+
+
+def test_warm_start_takes_the_networks_of_another_run(config, run, tmp_path):
+    warm = config.copy_and_resolve_references()
+    warm.training.warm_start = str(run)
+    with checkpoints.open_checkpoints(tmp_path) as manager:
+        state = train.first_state(warm, *train.build(warm, STEPS), manager)
+    trained = restored(config, run, STEPS)
+    assert int(state.step) == 0
+    jax.tree.map(np.testing.assert_array_equal, state.params, trained.params)
+    jax.tree.map(np.testing.assert_array_equal, state.batch_stats, trained.batch_stats)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(state.opt_state))
+
+
+def test_a_checkpoint_of_other_networks_is_refused_with_both_shapes(run, config):
+    template = networks.init_variables(networks.Draem(4, 2), tuple(config.dataset.image_size), seed=0)
+    with pytest.raises(UserError, match='does not fit'):
+        checkpoints.restore_variables(run, template)
+
+
+def test_a_step_that_is_not_there_is_named_with_those_that_are(run):
+    with pytest.raises(UserError, match=r'step 3 .* Found: 2, 4'):
+        evaluate.run(str(run), step=3)

@@ -1,0 +1,114 @@
+"""One update of a tiny network on four devices: its losses, its equality with one device, its schedule."""
+
+import jax
+import numpy as np
+import pytest
+from test_losses import reference_focal, reference_l2, reference_ssim
+
+from draem_jax import devices, networks, training
+
+SIZE = (32, 32)
+OPTIMIZER = {'learning_rate': 1e-3, 'decay_factor': 0.2, 'decay_at': (0.8, 0.9)}
+
+
+def make_batch(seed):
+    random = np.random.default_rng(seed)
+    return {
+        'image': random.integers(0, 256, (8, *SIZE, 3), np.uint8),
+        'augmented': random.integers(0, 256, (8, *SIZE, 3), np.uint8),
+        'mask': random.integers(0, 2, (8, *SIZE, 1), np.uint8),
+    }
+
+
+@pytest.fixture(scope='module')
+def model():
+    return networks.Draem(3, 2, axis_name=devices.AXIS)
+
+
+@pytest.fixture(scope='module')
+def optimizer():
+    return training.make_optimizer(10, **OPTIMIZER)
+
+
+@pytest.fixture
+def state(model, optimizer):
+    return training.init_state(networks.init_variables(model, SIZE, seed=0), optimizer)
+
+
+@pytest.fixture(scope='module')
+def step(model, optimizer):
+    """(state, batch) -> (state, metrics) on four devices, compiled once."""
+    update = devices.parallel_update(training.make_update(model, optimizer))
+    return lambda state, batch: jax.device_get(update(state, devices.split(batch)))
+
+
+def test_losses_of_a_step_equal_numpy_on_the_whole_batch(model, state, step):
+    batch = make_batch(0)
+    _, metrics = step(state, batch)
+    # One device, the whole batch: what four devices see together.
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    augmented = (batch['augmented'] / 255).astype(np.float32)
+    one_device = model.clone(axis_name=None)
+    (reconstruction, logits), _ = one_device.apply(variables, augmented, train=True, mutable=['batch_stats'])
+    image = batch['image'] / 255
+    expected = {
+        'l2': reference_l2(np.asarray(reconstruction), image),
+        'ssim': reference_ssim(np.asarray(reconstruction), image),
+        'focal': reference_focal(np.asarray(logits), batch['mask']),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
+    np.testing.assert_allclose(metrics['loss'], sum(expected.values()), rtol=1e-5)
+
+
+def test_four_devices_equal_one(model, optimizer, state, step):
+    four, one = state, state
+    update = jax.pmap(
+        training.make_update(model, optimizer),
+        axis_name=devices.AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, None),
+        devices=jax.devices()[:1],
+    )
+    for k in range(3):
+        batch = make_batch(k)
+        four, metrics_of_four = step(four, batch)
+        one, metrics_of_one = jax.device_get(update(one, jax.tree.map(lambda leaf: leaf[None], batch)))
+        for name in metrics_of_one:
+            np.testing.assert_allclose(metrics_of_four[name], metrics_of_one[name], rtol=1e-4)
+    for a, b in zip(jax.tree.leaves(four.batch_stats), jax.tree.leaves(one.batch_stats), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_training_on_one_batch_lowers_every_part_of_the_loss(state, step):
+    batch = make_batch(0)
+    batch['image'] = np.full_like(batch['image'], 128)  # Something that a linear output can learn in a few steps.
+    batch['mask'] = np.zeros_like(batch['mask'])
+    _, first = step(state, batch)
+    for _ in range(20):
+        state, last = step(state, batch)
+    assert int(state.step) == 20
+    for name in ('l2', 'ssim', 'focal'):
+        assert last[name] < 0.8 * first[name]
+
+
+def test_a_step_repeats_bit_for_bit(state, step):
+    runs = []
+    for _ in range(2):
+        again = state
+        for k in range(3):
+            again, _ = step(again, make_batch(k))
+        runs.append(again)
+    for a, b in zip(jax.tree.leaves(runs[0]), jax.tree.leaves(runs[1]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_learning_rate_falls_at_the_given_fractions():
+    schedule = training.make_schedule(1000, learning_rate=1e-4, decay_factor=0.2, decay_at=(0.8, 0.9))
+    rates = [float(schedule(step)) for step in (0, 799, 800, 899, 900, 999)]
+    np.testing.assert_allclose(rates, [1e-4, 1e-4, 2e-5, 2e-5, 4e-6, 4e-6], rtol=1e-5)
+
+
+def test_learning_rate_rises_linearly_during_warmup():
+    schedule = training.make_schedule(100, learning_rate=1.0, decay_factor=0.2, decay_at=(), warmup_steps=4)
+    np.testing.assert_allclose([float(schedule(step)) for step in range(6)], [0.25, 0.5, 0.75, 1, 1, 1])
