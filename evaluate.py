@@ -6,7 +6,6 @@ Writes results.json, results.csv, scores.csv and picture sheets to <workdir>/eva
 checkpoint counts unless --step names another; nothing is selected on the test images.
 """
 
-import math
 import os
 from importlib import metadata
 
@@ -47,8 +46,7 @@ def run(workdir, step=None, changes=None):
 
     builder = data.make_builder(dataset.name, dataset.category, dataset.root)
     reading.prepare(builder)
-    count = reading.count_examples(builder, 'test')
-    if not count:
+    if not reading.count_examples(builder, 'test'):
         raise UserError(
             f"No test images in '{dataset.root}': it holds good images alone, so there is nothing to measure."
         )
@@ -57,10 +55,10 @@ def run(workdir, step=None, changes=None):
     template = networks.init_variables(model, size, seed=0)
     step, variables = checkpoints.restore_variables(workdir, template, step)
 
+    # All files are read before anything is computed: one that cannot be read shows at once.
+    batches = list(reading.padded_batches(builder, size, options.batch_size, antialias=dataset.antialias))
     predict = devices.parallel_predict(inference.make_predict(model, score_window=options.score_window))
-    batches = reading.padded_batches(builder, size, options.batch_size, antialias=dataset.antialias)
-    progress = tqdm(batches, f'Step {step}', math.ceil(count / options.batch_size), unit='batch', leave=False)
-    tested = evaluation.run(predict, variables, progress)
+    tested = evaluation.run(predict, variables, tqdm(batches, f'Step {step}', unit='batch', leave=False))
 
     found = results.summarise(
         tested['score'],

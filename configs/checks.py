@@ -54,7 +54,7 @@ def check_name(path):
     if section not in known:
         raise UserError(f'Unknown section config.{section}. Known: {", ".join(known)}.')
     if field not in known[section]:
-        raise UserError(f'Unknown field config.{section}.{field}. Known: {", ".join(known[section])}.')
+        raise UserError(f'Unknown field config.{path}. Known: {", ".join(known[section])}.')
 
 
 def check(config):

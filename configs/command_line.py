@@ -10,20 +10,22 @@ from ml_collections import config_flags
 from configs import checks, default
 from draem_jax.errors import UserError
 
-# Before TensorFlow is imported: no start-up messages beside ours. It announces oneDNN whatever the log level; the pipeline
-# is as fast without.
+# Before TensorFlow is imported: no start-up messages beside ours. It announces oneDNN whatever the log level, and the
+# pipeline is as fast without.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 
 
 def define_config_file():
     """--config=FILE[:ARG] and --config.section.field=VALUE: an experiment, for scripts that start a run."""
-    return config_flags.DEFINE_config_file('config', None, 'Experiment file, with its argument after a colon.')
+    config_flags.DEFINE_config_file('config', None, 'Experiment file, with its argument after a colon.')
+    # --help shows what the script's own file defines.
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['config'])
 
 
 def define_config_overrides():
     """--config.section.field=VALUE alone: changes to the config of an existing run, read with `changes`."""
-    return config_flags.DEFINE_config_dict('config', default.get_config(), 'Changes to the config of the run.')
+    config_flags.DEFINE_config_dict('config', default.get_config(), 'Changes to the config of the run.')
 
 
 def changes():
@@ -52,8 +54,11 @@ def _parse(arguments):
             if override := re.match(r'--?(?:no)?config\.([^=]*)', argument):
                 checks.check_name(override[1])
         rest = flags.FLAGS(arguments)
-        _ = hasattr(flags.FLAGS.config, 'dataset')  # A file that is not there is only reported at the first look.
+        if 'config' in flags.FLAGS:
+            hasattr(flags.FLAGS.config, 'dataset')  # A file that is not there is only reported at the first look.
         return rest
+    except SystemExit:
+        sys.exit(0)  # After --help, where absl takes 1.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
         # ml_collections reports a wrong field, type or file with whichever of these is at hand.
         return _fail(_one_line(error))

@@ -105,6 +105,8 @@ def make_example(
         where the example stays clean.
     """
     assert images.dtype == tf.uint8, f'images are uint8, not {images.dtype}'
+    if textures is not None:
+        images.shape[1:].assert_is_compatible_with(textures.shape[1:])
     key = tf.stack([tf.constant(seed, tf.int64), tf.cast(position, tf.int64)])
     image_key, mask_key, texture_key, operations_key = tf.unstack(tf.random.split(key, 4))
 

@@ -20,7 +20,7 @@ class RunLog:
         if self._path.exists():
             lines = [line for line in self._path.read_text().splitlines() if _step_of(line) <= first_step]
             self._path.write_text(''.join(line + '\n' for line in lines))
-        self._board = SummaryWriter(str(workdir), purge_step=first_step + 1 if first_step else None)
+        self._board = SummaryWriter(str(workdir), purge_step=first_step + 1)
 
     def __enter__(self):
         return self

@@ -184,8 +184,12 @@ def _pixel_summaries(labels, types, names, maps, masks, has_mask, pixels, max_fp
             return _pixel_summaries(labels, types, names, None, None, None, pixels, max_fpr)
     if not pixels.groups:
         return dict.fromkeys([None, *names], UndefinedMetric('there are no ground-truth masks'))
-    selections = {name: ['normal', pixel_group(True, name)] for name in names}
-    return pixels.summaries({None: pixels.groups, **selections}, max_fpr=max_fpr)
+    selections = {None: pixels.groups, **{name: ['normal', pixel_group(True, name)] for name in names}}
+    found = pixels.summaries(selections, max_fpr=max_fpr)
+    for name, groups in selections.items():
+        if labels.any() and not set(groups) & set(pixels.groups) - {'normal'}:
+            found[name] = UndefinedMetric('there are no ground-truth masks')
+    return found
 
 
 def _csv(rows, columns=()):

@@ -81,6 +81,7 @@ def test_a_defect_type_named_like_the_normals_stays_apart():
         ({'maps': np.full((8, 16, 16), np.nan)}, results.METRICS[3:], 'not finite'),
         ({'masks': None}, results.METRICS[3:], 'no ground-truth masks'),
         ({'has_mask': np.zeros(8)}, results.METRICS[3:], 'no ground-truth masks'),
+        ({'has_mask': np.arange(8) < 3}, results.METRICS[3:], 'no ground-truth masks'),
         ({'masks': np.zeros((8, 16, 16))}, results.METRICS[3:], 'no defective pixels'),
         ({'masks': np.ones((8, 16, 16))}, results.METRICS[3:], 'no normal pixels'),
     ],

@@ -245,6 +245,16 @@ def test_impossible_options_name_the_field_and_what_is_possible(field, value, ex
     assert '\n' not in str(error.value)
 
 
+def test_smallest_choices_work():
+    made = examples(8, operations=(), operation_count=0, max_cells_log2=0, **ALWAYS)
+    assert made['mask'].any()
+
+
+def test_textures_of_another_size_are_refused():
+    with pytest.raises(ValueError, match='incompatible'):
+        make_example(IMAGES, random_images(2, 64, 64), 0, tf.constant(0, tf.int64))
+
+
 def test_float_images_are_refused():
     with pytest.raises(AssertionError, match='uint8'):
         make_example(tf.cast(IMAGES, tf.float32), TEXTURES, 0, tf.constant(0, tf.int64))

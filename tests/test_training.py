@@ -8,7 +8,7 @@ from test_losses import reference_focal, reference_l2, reference_ssim
 from draem_jax import devices, networks, training
 
 SIZE = (32, 32)
-OPTIMIZER = {'learning_rate': 1e-3, 'decay_factor': 0.2, 'decay_at': (0.8, 0.9)}
+OPTIMIZER = {'learning_rate': 1e-4, 'decay_factor': 0.2, 'decay_at': (0.8, 0.9)}
 
 
 def make_batch(seed):
@@ -74,8 +74,10 @@ def test_four_devices_equal_one(model, optimizer, state, step):
         batch = make_batch(k)
         four, metrics_of_four = step(four, batch)
         one, metrics_of_one = jax.device_get(update(one, jax.tree.map(lambda leaf: leaf[None], batch)))
-        for name in metrics_of_one:
+        for name in ('loss', 'l2', 'ssim', 'focal'):
             np.testing.assert_allclose(metrics_of_four[name], metrics_of_one[name], rtol=1e-4)
+        if k == 0:  # Later on Adam has turned the rounding of near-zero gradients into whole steps.
+            np.testing.assert_allclose(metrics_of_four['gradient_norm'], metrics_of_one['gradient_norm'], rtol=1e-4)
     for a, b in zip(jax.tree.leaves(four.batch_stats), jax.tree.leaves(one.batch_stats), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
@@ -85,9 +87,9 @@ def test_training_on_one_batch_lowers_every_part_of_the_loss(state, step):
     batch['image'] = np.full_like(batch['image'], 128)  # Something that a linear output can learn in a few steps.
     batch['mask'] = np.zeros_like(batch['mask'])
     _, first = step(state, batch)
-    for _ in range(20):
+    for _ in range(60):
         state, last = step(state, batch)
-    assert int(state.step) == 20
+    assert int(state.step) == 60
     for name in ('l2', 'ssim', 'focal'):
         assert last[name] < 0.8 * first[name]
 

@@ -17,12 +17,12 @@ def draw_surface(rng, defect):
     Returns:
         float [SIZE, SIZE, 3], RGB, 0 is black and 1 white.
     """
-    y, x = fields.grid()
-    angle = rng.uniform(-0.06, 0.06)
-    pitch = rng.uniform(14.0, 16.0) * rng.uniform(0.98, 1.02, 2)
-    phase = rng.uniform(0, 64, 2)
-    u = (x * np.cos(angle) + y * np.sin(angle)) / pitch[0] + phase[0] + 0.08 * fields.smooth_noise(rng, 2)
-    v = (y * np.cos(angle) - x * np.sin(angle)) / pitch[1] + phase[1] + 0.08 * fields.smooth_noise(rng, 2)
+    y, x = (each - fields.SIZE / 2 for each in fields.grid())
+    angle = rng.uniform(-0.04, 0.04)
+    pitch = 15.0 * rng.uniform(0.98, 1.02, 2)
+    phase = rng.uniform(-0.3, 0.3, 2)
+    u = (x * np.cos(angle) + y * np.sin(angle)) / pitch[0] + phase[0] + 0.05 * fields.smooth_noise(rng, 2)
+    v = (y * np.cos(angle) - x * np.sin(angle)) / pitch[1] + phase[1] + 0.05 * fields.smooth_noise(rng, 2)
     column, row = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
     across_warp, across_weft = 2 * (u - column) - 1, 2 * (v - row) - 1
 

@@ -18,12 +18,12 @@ def draw_surface(rng, defect):
         float [SIZE, SIZE, 3], RGB, 0 is black and 1 white.
     """
     y, x = fields.grid()
-    bearing = rng.uniform(-0.5, 0.5) - np.pi / 2
-    away = rng.uniform(140, 220)
+    bearing = rng.uniform(-0.06, 0.06) - np.pi / 2
+    away = rng.uniform(170, 190)
     dy = y - fields.SIZE / 2 - away * np.sin(bearing)
     dx = x - fields.SIZE / 2 - away * np.cos(bearing)
-    pitch = rng.uniform(9.0, 11.0)
-    groove = np.hypot(dy, dx) / pitch + rng.uniform(0, 64) + 0.05 * fields.smooth_noise(rng, 2)
+    pitch = rng.uniform(9.8, 10.2)
+    groove = (np.hypot(dy, dx) - away) / pitch + rng.uniform(-0.3, 0.3) + 0.05 * fields.smooth_noise(rng, 2)
 
     bump = slope = None
     if defect is not None and defect.kind == 'dent':
