@@ -9,7 +9,7 @@ _at_least_0 = (lambda value: value >= 0, '0 or more')
 _at_least_1 = (lambda value: value >= 1, '1 or more')
 _RULES = {
     'dataset.image_size': (
-        lambda size: len(size) == 2 and all(side >= 32 and side % 32 == 0 for side in size),
+        lambda size: len(size) == 2 and all(isinstance(side, int) and side >= 32 and side % 32 == 0 for side in size),
         '(height, width), both multiples of 32',
     ),
     'dataset.validation_fraction': (lambda value: 0 <= value < 1, 'in [0, 1)'),

@@ -44,17 +44,17 @@ class BatchNorm(nn.Module):
         wide = x.astype(jnp.float32)
         mean, var = running_mean.value, running_var.value
         if train:
-            moments = jnp.stack([wide.mean(axis=(0, 1, 2)), jnp.square(wide).mean(axis=(0, 1, 2))])
-            if self.axis_name is not None and not self.is_initializing():
-                moments = jax.lax.pmean(moments, self.axis_name)
-            mean = moments[0]
-            var = jnp.maximum(moments[1] - jnp.square(mean), 0.0)
-            if not self.is_initializing():
-                running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
-                running_var.value += (1 - self.momentum) * (var - running_var.value)
+            # Two passes: E[x^2] - E[x]^2 loses the variance of channels whose mean is large.
+            mean = self._average(wide.mean(axis=(0, 1, 2)))
+            var = self._average(jnp.square(wide - mean.reshape(1, 1, 1, -1)).mean(axis=(0, 1, 2)))
+            running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
+            running_var.value += (1 - self.momentum) * (var - running_var.value)
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
         shift = bias - mean * factor
         return (wide * factor.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)).astype(x.dtype)
+
+    def _average(self, statistic):
+        return statistic if self.axis_name is None else jax.lax.pmean(statistic, self.axis_name)
 
 
 class ConvBlock(nn.Module):

@@ -1,12 +1,14 @@
 """Sizes, shapes and initial values of the networks against the published ones."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from draem_jax import networks
+from draem_jax import devices, networks
 from draem_jax.errors import UserError
 
 
@@ -99,3 +101,28 @@ def test_batch_normalisation_rounds_bfloat16_once():
     exact, _ = layer.apply(variables, image.astype(np.float32), train=True, mutable=['batch_stats'])
     assert out.dtype == jnp.bfloat16
     np.testing.assert_array_equal(out, exact.astype(jnp.bfloat16))
+
+
+def test_batch_normalisation_over_four_devices_has_the_gradients_of_one():
+    random = np.random.default_rng(0)
+    image = random.normal(3, 2, (8, 4, 6, 5)).astype(np.float32)
+    weight = random.normal(size=image.shape).astype(np.float32)
+    variables = networks.BatchNorm().init(jax.random.key(0), image, train=False)
+
+    def loss(layer, params, image, weight):
+        stats = variables['batch_stats']
+        out, _ = layer.apply({'params': params, 'batch_stats': stats}, image, train=True, mutable=['batch_stats'])
+        return (jnp.sin(out) * weight).mean()
+
+    one = jax.grad(functools.partial(loss, networks.BatchNorm()), argnums=(0, 1))(variables['params'], image, weight)
+
+    def on_devices(params, image, weight):
+        shared = functools.partial(loss, networks.BatchNorm(axis_name=devices.AXIS))
+        params_gradient, image_gradient = jax.grad(shared, argnums=(0, 1))(params, image, weight)
+        return devices.average(params_gradient), image_gradient / devices.count()  # of the mean over devices
+
+    four = jax.pmap(on_devices, axis_name=devices.AXIS, in_axes=(None, 0, 0), out_axes=(None, 0))(
+        variables['params'], devices.split(image), devices.split(weight)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), four[0], one[0])
+    np.testing.assert_allclose(devices.join(four[1]), one[1], rtol=1e-4, atol=1e-8)

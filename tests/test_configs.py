@@ -1,0 +1,219 @@
+"""The experiment files: that they load, that their values are allowed, and that wrong ones are named in one line."""
+
+import importlib
+import inspect
+import pathlib
+
+import ml_collections
+import pytest
+
+import data
+from configs import checks, default
+from data import synthesis
+from draem_jax import losses, networks, training
+from draem_jax.errors import UserError
+
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / 'configs'
+MODULES = [path.stem for path in sorted(FOLDER.glob('*.py')) if 'def get_config(' in path.read_text()]
+ARGUMENTS = {
+    'default': ('official', 'paper'),
+    'folder': ('paper',),
+    'mvtec': ('screw', 'bottle,paper'),
+    'quickstart': ('fabric', 'wood', 'metal'),
+}
+EXPERIMENTS = [(name,) for name in MODULES] + [(name, one) for name, several in ARGUMENTS.items() for one in several]
+
+
+def load(name, *arguments):
+    config = importlib.import_module(f'configs.{name}').get_config(*arguments)
+    config.dataset.root = config.dataset.root or 'images'
+    config.dataset.texture_root = config.dataset.texture_root or 'textures'
+    return config
+
+
+@pytest.mark.parametrize('experiment', EXPERIMENTS, ids=':'.join)
+def test_every_experiment_holds_allowed_values(experiment):
+    config = load(*experiment)
+    checks.check(config)
+    synthesis.check_options(**config.synthesis)
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_every_experiment_has_the_fields_and_types_of_the_default(name):
+    def types(config):
+        return {(section, field): type(config[section][field]) for section in config for field in config[section]}
+
+    assert types(load(name)) == types(default.get_config())
+
+
+def test_sections_unpack_into_the_functions_they_are_for():
+    config = default.get_config()
+    for function, positional, section in (
+        (synthesis.make_example, 4, 'synthesis'),
+        (synthesis.check_options, 0, 'synthesis'),
+        (losses.draem_loss, 4, 'loss'),
+        (training.make_schedule, 1, 'optimizer'),
+        (networks.make_model, 0, 'model'),
+    ):
+        inspect.signature(function).bind(*range(positional), **config[section])
+
+
+def test_values_of_the_loss_are_the_defaults_of_draem_loss():
+    parameters = inspect.signature(losses.draem_loss).parameters
+    values = default.get_config('official').loss.to_dict()
+    assert values == {name: parameters[name].default for name in values}
+
+
+def test_official_values_of_the_synthesis_are_the_defaults_of_make_example():
+    parameters = inspect.signature(synthesis.make_example).parameters
+    values = default.get_config('official').synthesis.to_dict()
+    defaults = {name: parameters[name].default for name in values}
+    # The order of the operations only says which one a drawn number means.
+    assert sorted(values.pop('operations')) == sorted(defaults.pop('operations'))
+    assert values == defaults
+
+
+def test_paper_values_of_the_synthesis_are_those_of_its_preset():
+    values, preset = default.get_config('paper').synthesis.to_dict(), dict(synthesis.PRESETS['paper'])
+    assert sorted(values.pop('operations')) == sorted(preset.pop('operations'))
+    assert values == preset
+
+
+def test_presets_of_training_are_those_of_paper_and_released_code():
+    official, paper = default.get_config('official'), default.get_config('paper')
+    steps = 700 * 27  # 209 images in batches of 8.
+    rates = {}
+    for name, config in (('official', official), ('paper', paper)):
+        assert (config.training.batch_size, config.training.epochs) == (8, 700)
+        assert tuple(config.dataset.image_size) == (256, 256)
+        assert (config.model.reconstructive_width, config.model.discriminative_width) == (128, 64)
+        rates[name] = config.optimizer.learning_rate, config.optimizer.decay_factor, config.optimizer.decay_at
+    assert rates['official'] == (1e-4, 0.2, (0.8, 0.9))
+    assert rates['paper'][:2] == (1e-4, 0.1)
+    assert [round(at * steps) for at in rates['paper'][2]] == [400 * 27, 600 * 27]
+
+
+def test_categories_of_the_configs_are_those_of_the_data_sets(tmp_path):
+    for category in ARGUMENTS['quickstart']:
+        config = load('quickstart', category)
+        data.make_builder(config.dataset.name, config.dataset.category, str(tmp_path))
+    config = load('quickstart', 'rock')
+    with pytest.raises(UserError, match=r'rock.*fabric'):
+        data.make_builder(config.dataset.name, config.dataset.category, str(tmp_path))
+
+
+def message_of(config):
+    """The one line that the checks of train.py raise for a config."""
+
+    def check():
+        checks.check(config)
+        synthesis.check_options(**config.synthesis)
+
+    with pytest.raises(UserError) as caught:
+        check()
+    message = str(caught.value)
+    assert '\n' not in message
+    return message
+
+
+NUMBERS = [
+    f'{section}.{field}'
+    for section, fields in default.get_config().to_dict().items()
+    for field, value in fields.items()
+    if type(value) in (int, float)
+]
+
+
+@pytest.mark.parametrize('path', NUMBERS)
+def test_a_negative_number_is_refused_everywhere(path):
+    config = load('default')
+    config.update_from_flattened_dict({path: -1})
+    assert path in message_of(config)
+    assert '-1' in message_of(config)
+
+
+@pytest.mark.parametrize(
+    ('path', 'value'),
+    [
+        ('dataset.image_size', (100, 100)),
+        ('dataset.image_size', (256,)),
+        ('dataset.image_size', (0, 256)),
+        ('dataset.image_size', (256.0, 256.0)),
+        ('dataset.validation_fraction', 1.0),
+        ('dataset.texture_source', 'disk'),
+        ('synthesis.anomaly_probability', 1.5),
+        ('synthesis.opacity', (0.8, 0.2)),
+        ('synthesis.operations', ('gamma_contrast', 'blur', 'rotate')),
+        ('synthesis.operation_count', 11),
+        ('synthesis.mask_source', 'circle'),
+        ('model.reconstructive_width', 0),
+        ('model.dtype', 'float16'),
+        ('optimizer.learning_rate', 0.0),
+        ('optimizer.learning_rate', float('nan')),
+        ('optimizer.decay_at', (0.9, 0.8)),
+        ('optimizer.decay_at', (0.8, 1.2)),
+        ('training.batch_size', 0),
+        ('training.keep_checkpoints', 0),
+        ('evaluation.score_window', 4),
+        ('evaluation.mask_rule', 'most'),
+        ('evaluation.aupro_max_fpr', 0.0),
+        ('evaluation.aupro_max_fpr', 1.5),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_field(path, value):
+    config = load('default')
+    config.update_from_flattened_dict({path: value})
+    assert path in message_of(config)
+
+
+@pytest.mark.parametrize(
+    'path', ['dataset.image_size', 'training.batch_size', 'optimizer.learning_rate', 'optimizer.decay_at']
+)
+def test_a_value_of_another_type_is_named_with_its_field(path):
+    # A config that was read from a file: where it comes from the command line, ml_collections compares the types.
+    section, field = path.split('.')
+    values = load('default').to_dict()
+    values[section][field] = 'eight'
+    assert path in message_of(ml_collections.ConfigDict(values))
+
+
+def test_an_unknown_field_is_named_with_those_that_exist():
+    config = load('default')
+    config.training.batchsize = 8
+    assert 'config.training.batchsize' in message_of(config)
+    assert 'batch_size' in message_of(config)
+
+
+def test_an_unknown_section_is_named_with_those_that_exist():
+    config = load('default')
+    config.trainer = ml_collections.ConfigDict({'steps': 8})
+    assert 'config.trainer' in message_of(config)
+    assert 'training' in message_of(config)
+
+
+@pytest.mark.parametrize('path', ['training', 'training.seed'])
+def test_a_missing_field_or_section_is_named(path):
+    config = load('default')
+    section, _, field = path.partition('.')
+    if field:
+        del config[section][field]
+    else:
+        del config[section]
+    assert section in message_of(config)
+    assert field in message_of(config)
+
+
+def test_no_config_at_all_is_told_what_to_pass():
+    assert '--config=' in message_of(None)
+
+
+def test_textures_from_a_folder_need_the_folder():
+    config = load('default')
+    config.dataset.texture_root = ''
+    assert '--config.dataset.texture_root' in message_of(config)
+
+
+@pytest.mark.parametrize('experiment', [('default', 'papper'), ('mvtec', 'bottle,papper'), ('folder', 'papper')])
+def test_an_unknown_preset_is_named_with_those_that_exist(experiment):
+    with pytest.raises(ValueError, match=r'papper.*official, paper'):
+        load(*experiment)

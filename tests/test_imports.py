@@ -1,0 +1,99 @@
+"""Who may import whom: read off the source, and off what Python has loaded after an import."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SCRIPTS = {path.stem for path in ROOT.glob('*.py')}
+OURS = SCRIPTS | {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.rglob('*.py'))}
+MODULES = [f'draem_jax.{path.stem}' for path in sorted((ROOT / 'draem_jax').glob('*.py')) if path.stem != '__init__']
+
+
+def imported_names(source, package):
+    """Dotted names of everything that a source file imports, wherever in it: `from a import b` gives 'a.b'."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = '.'.join([*above, *filter(None, [node.module])])
+            names |= {f'{base}.{alias.name}' for alias in node.names}
+    return names
+
+
+def is_within(name, packages):
+    return any(f'{name}.'.startswith(f'{package}.') for package in packages)
+
+
+def imports_of(folder):
+    """(file, imported name) of every file of a folder of ours."""
+    for path in sorted((ROOT / folder).rglob('*.py')):
+        file = path.relative_to(ROOT)
+        for name in sorted(imported_names(path.read_text(), file.parent.parts)):
+            yield str(file), name
+
+
+@pytest.mark.parametrize(
+    ('source', 'names'),
+    [
+        ('import a.b as c, d', {'a.b', 'd'}),
+        ('from a.b import c as e', {'a.b.c'}),
+        ('def f():\n    from a import b', {'a.b'}),
+        ('from . import c', {'house.room.c'}),
+        ('from ..hall import c', {'house.hall.c'}),
+    ],
+)
+def test_imports_are_found_wherever_they_stand(source, names):
+    assert imported_names(source, ('house', 'room')) == names
+
+
+@pytest.mark.parametrize(
+    ('folder', 'allowed'),
+    [
+        ('draem_jax', {'draem_jax'}),
+        ('data', {'data', 'draem_jax.images', 'draem_jax.errors'}),
+        ('configs', {'configs', 'draem_jax.errors'}),
+    ],
+)
+def test_of_our_own_files_a_library_imports_only_those_below_it(folder, allowed):
+    found = [(file, name) for file, name in imports_of(folder) if is_within(name, OURS)]
+    assert found, f'nothing to check in {folder}'
+    assert [(file, name) for file, name in found if not is_within(name, allowed)] == []
+
+
+@pytest.mark.parametrize(
+    ('folder', 'forbidden'),
+    [
+        ('draem_jax', {'tensorflow', 'tensorflow_datasets', 'clu', 'absl', 'ml_collections'}),
+        ('data', {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'absl', 'ml_collections'}),
+    ],
+)
+def test_one_half_of_the_house_knows_tensorflow_and_the_other_jax(folder, forbidden):
+    assert [(file, name) for file, name in imports_of(folder) if is_within(name, forbidden)] == []
+
+
+def test_configs_import_nothing_heavy():
+    allowed = sys.stdlib_module_names | {'absl', 'ml_collections', 'configs', 'draem_jax'}
+    assert [(file, name) for file, name in imports_of('configs') if not is_within(name, allowed)] == []
+
+
+@pytest.mark.parametrize(
+    ('modules', 'forbidden'),
+    [
+        (['draem_jax.images'], {'jax', 'flax', 'tensorflow'}),
+        (['data'], {'tensorflow', 'jax', 'flax'}),
+        (MODULES, {'tensorflow', 'tensorflow_datasets', 'data', 'configs'}),
+    ],
+    ids=['draem_jax.images', 'data', 'all of draem_jax'],
+)
+def test_importing_loads_no_library_that_is_not_needed(modules, forbidden):
+    code = f'import {", ".join(modules)}, sys; print(*sys.modules)'
+    result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.split())
+    assert set(modules) <= loaded
+    assert loaded & forbidden == set()

@@ -1,0 +1,95 @@
+"""Training batches: what they hold, and that an example depends on its seed and position alone."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data import pipeline
+
+_RNG = np.random.default_rng(0)
+IMAGES, TEXTURES = (_RNG.integers(0, 256, (count, 32, 64, 3), dtype=np.uint8) for count in (3, 5))
+
+
+def examples(count, *, batch_size=4, seed=1, **options):
+    """`count` examples from consecutive batches, stacked."""
+    batches = pipeline.training_batches(IMAGES, TEXTURES, seed=seed, batch_size=batch_size, **options)
+    return stack(itertools.islice(batches, count // batch_size))
+
+
+def stack(batches):
+    batches = list(batches)
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+@pytest.fixture(scope='module')
+def run():
+    """The first 32 examples, in batches of 4."""
+    return examples(32)
+
+
+def test_shapes_and_types(run):
+    shapes = {name: (value.shape, value.dtype) for name, value in run.items()}
+    pixels = ((32, 32, 64, 3), np.uint8)
+    assert shapes == {'image': pixels, 'augmented': pixels, 'mask': ((32, 32, 64, 1), np.uint8)}
+
+
+def test_masks_say_where_the_augmented_image_may_differ(run):
+    mask = run['mask'][..., 0]
+    assert set(np.unique(mask)) == {0, 1}
+    differs = (run['augmented'] != run['image']).any(axis=-1)
+    assert not differs[mask == 0].any()
+    assert differs[mask == 1].mean() > 0.9
+
+
+def test_every_batch_can_be_reached_without_those_before_it(run):
+    for first_batch in (1, 7):
+        found = examples(4, first_batch=first_batch)
+        assert_equal(found, {name: value[4 * first_batch :][:4] for name, value in run.items()})
+
+
+@pytest.mark.parametrize('batch_size', [1, 8, 32])
+def test_an_example_does_not_depend_on_the_size_of_its_batch(run, batch_size):
+    assert_equal(examples(32, batch_size=batch_size), run)
+
+
+@pytest.mark.parametrize('threads', [1, 8])
+def test_an_example_does_not_depend_on_the_number_of_threads(run, threads, monkeypatch):
+    monkeypatch.setattr(tf.data, 'AUTOTUNE', threads)
+    assert_equal(examples(32), run)
+
+
+def test_another_seed_gives_other_examples(run):
+    other = examples(32, seed=2)
+    assert all((other[name] != run[name]).any() for name in run)
+
+
+def test_every_normal_image_is_used(run):
+    unrotated = examples(32, rotation_probability=0.0)['image']
+    found = {int(np.flatnonzero((image == IMAGES).all(axis=(1, 2, 3)))[0]) for image in unrotated}
+    assert found == {0, 1, 2}
+
+
+def test_options_reach_the_synthesis():
+    clean = examples(8, anomaly_probability=0.0)
+    assert not clean['mask'].any()
+    np.testing.assert_array_equal(clean['augmented'], clean['image'])
+    anomalous = examples(8, anomaly_probability=1.0, mask_source='rectangle')
+    assert anomalous['mask'].any(axis=(1, 2, 3)).all()
+
+
+def test_fixed_examples_are_the_first_of_the_run(run):
+    found = pipeline.fixed_examples(IMAGES, TEXTURES, seed=1, count=10)
+    assert_equal(found, {name: value[:10] for name, value in run.items()})
+
+
+def test_positions_far_into_a_long_run_are_reached_at_once():
+    found = examples(4, first_batch=10**9)
+    assert (found['image'] != examples(4)['image']).any()
