@@ -14,16 +14,20 @@ from ml_collections import ConfigDict
 
 PRESETS = ('official', 'paper')
 
-# Three of these change each texture; the paper names those of the second line and one for colour (hue_saturation here).
-OPERATIONS = ('gamma_contrast', 'invert', 'rotate') + (
+# What changes textures; the paper names all but three of them, and `hue_saturation` is its colour.
+OPERATIONS = (
+    'gamma_contrast',
     'brightness',
     'sharpness',
     'hue_saturation',
     'solarize',
     'posterize',
+    'invert',
     'autocontrast',
     'equalize',
+    'rotate',
 )
+PAPER_OPERATIONS = ('posterize', 'sharpness', 'solarize', 'equalize', 'brightness', 'hue_saturation', 'autocontrast')
 
 
 def get_config(arg='official'):
@@ -65,7 +69,7 @@ def get_config(arg='official'):
     # Lowest and highest share of the texture inside the mask. Official: from 0.2, paper: from 0.1.
     config.synthesis.opacity = (0.1, 1.0) if paper else (0.2, 1.0)
     # How textures are changed: this many different operations, in random order; 0 for none.
-    config.synthesis.operations = OPERATIONS[3:] if paper else OPERATIONS
+    config.synthesis.operations = PAPER_OPERATIONS if paper else OPERATIONS
     config.synthesis.operation_count = 3
     # Shape of the anomalies: 'perlin' or 'rectangle'.
     config.synthesis.mask_source = 'perlin'
@@ -76,6 +80,8 @@ def get_config(arg='official'):
     config.synthesis.min_cell_size = 4
     # Largest rotation of the noise, in degrees, either way; official: 90.
     config.synthesis.mask_rotation_degrees = 90.0
+    # Paste only the luma of a texture into images without colour, where it would give itself away. Official: False.
+    config.synthesis.match_grey = False
 
     config.model = ConfigDict()
     # Channels of the first stage of each network; official: 128 and 64.

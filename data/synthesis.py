@@ -5,52 +5,20 @@ not depend on the process, the thread, the batch or the host that makes it. Pixe
 
 References:
     Zavrtanik, Kristan, Skocaj, DRAEM, ICCV 2021, section 3.3 (preset `paper`), and the authors' released code (preset
-    `official`).
+    `official`). configs/default.py holds both presets. `official` departs from the released code in two places: RGB
+    instead of BGR, and the brightness operation always changes the luma of YCbCr. Where the paper is silent, `paper`
+    is `official`: the operations' strengths, the mask's rotation; its threshold is drawn from a range of our own.
 """
 
 import math
 
 import tensorflow as tf
 
-from data.augment import OPERATIONS, augment, between, rotate
+from data.augment import LUMA, OPERATIONS, augment, between, rotate
 from data.perlin import perlin_noise
 from draem_jax.errors import UserError
 
 MASK_SOURCES = ('perlin', 'rectangle')
-
-# The complete option sets of make_example. `official` is what the authors' released code does, but for two deviations:
-# RGB instead of BGR, and the brightness operation, which always changes the luma of YCbCr. `paper` is the
-# publication's text; where that is silent, `official` stands in: the operations' strengths, the mask's rotation, the
-# range of the threshold (chosen so that the corners a rotation leaves at 0 never count).
-PRESETS = {
-    'official': {
-        'anomaly_probability': 0.5,
-        'rotation_probability': 0.3,
-        'rotation_degrees': 90.0,
-        'opacity': (0.2, 1.0),
-        'operations': tuple(OPERATIONS),
-        'operation_count': 3,
-        'mask_source': 'perlin',
-        'mask_threshold': (0.5, 0.5),
-        'max_cells_log2': 5,
-        'min_cell_size': 4,
-        'mask_rotation_degrees': 90.0,
-    },
-}
-PRESETS['paper'] = PRESETS['official'] | {
-    'rotation_degrees': 45.0,
-    'opacity': (0.1, 1.0),
-    'operations': (
-        'posterize',
-        'sharpness',
-        'solarize',
-        'equalize',
-        'brightness',
-        'hue_saturation',
-        'autocontrast',
-    ),
-    'mask_threshold': (0.2, 0.7),
-}
 
 # Rectangles have the sizes of CutPaste (Li et al., CVPR 2021); DRAEM's ablation does not state its own.
 RECTANGLE_AREA = (0.02, 0.15)
@@ -74,6 +42,7 @@ def make_example(
     max_cells_log2=5,
     min_cell_size=4,
     mask_rotation_degrees=90.0,
+    match_grey=False,
     trace=False,
 ):
     """Makes the training example at one position. The defaults are the preset `official`.
@@ -95,6 +64,8 @@ def make_example(
         max_cells_log2: the noise has 2^k cells per axis, k uniform in 0 ... max_cells_log2, drawn for each axis.
         min_cell_size: in pixels, bounds k on small images: noise vanishes on its lattice, so small cells are empty.
         mask_rotation_degrees: largest rotation of the noise, either way.
+        match_grey: paste only the luma of a texture into an image without colour, where colour alone would give the
+            anomaly away. Ours; neither the paper nor the authors' code does it.
         trace: also return what the anomaly was made from, for people to look at; slower, the same example.
 
     Returns:
@@ -136,16 +107,17 @@ def make_example(
                 min_cell_size=min_cell_size,
                 rotation_degrees=mask_rotation_degrees,
             )
+        is_grey = match_grey and tf.reduce_all(image == image[..., :1])
         texture, share = _draw_texture(texture_key, textures, tf.shape(image), opacity)
         order, numbers = _draw_operations(operations_key, len(operations), 0 if textures is None else operation_count)
         if trace:
-            augmented_texture = augment(texture, operations, order, numbers)
+            augmented_texture = _turn_grey(augment(texture, operations, order, numbers), is_grey)
             blended = tf.where(mask > 0, blend(image, augmented_texture, share), image)
             return [blended, mask, texture, augmented_texture, share]
         # A mask covers few pixels, and the texture is of no interest outside of them.
         points = tf.where(tf.reshape(mask, [-1]) > 0)[:, 0]
         pixels = tf.reshape(image, [-1, 3])
-        material = augment(texture, operations, order, numbers, points)
+        material = _turn_grey(augment(texture, operations, order, numbers, points), is_grey)
         blended = blend(tf.gather(pixels, points), material, share)
         augmented = tf.tensor_scatter_nd_update(pixels, points[:, None], blended)
         return [tf.reshape(augmented, tf.shape(image)), mask]
@@ -164,6 +136,14 @@ def blend(image, texture, opacity):
     """Lays `opacity` of the texture over the image: uint8 [..., 3] both and the result, rounded."""
     image, texture = tf.cast(image, tf.float32), tf.cast(texture, tf.float32)
     return tf.cast(tf.round(image + opacity * (texture - image)), tf.uint8)
+
+
+def _turn_grey(pixels, condition):
+    """The luma of uint8 [..., 3] in all three channels where the condition holds, a bool or a scalar tensor."""
+    if condition is False:
+        return pixels
+    luma = tf.cast(tf.round(tf.tensordot(tf.cast(pixels, tf.float32), tf.constant(LUMA), 1)), tf.uint8)
+    return tf.where(condition, luma, pixels)
 
 
 def draw_perlin_mask(key, height, width, *, threshold, max_cells_log2, min_cell_size, rotation_degrees):
@@ -222,6 +202,7 @@ def check_options(
     max_cells_log2,
     min_cell_size,
     mask_rotation_degrees,
+    match_grey,
 ):
     """Raises UserError, one line naming the config field, for values that make_example cannot work with."""
 
@@ -252,6 +233,7 @@ def check_options(
     require(mask_source in MASK_SOURCES, 'mask_source', mask_source, f'one of {", ".join(MASK_SOURCES)}')
     # Below 0 the corners that the rotation uncovers would count; no noise exceeds 1.
     require_range('mask_threshold', mask_threshold, 0.0, 1.0)
+    require(isinstance(match_grey, bool), 'match_grey', match_grey, 'True or False')
     require(0 <= max_cells_log2 <= 8, 'max_cells_log2', max_cells_log2, '0 to 8, for 1 to 256 cells')
     require(min_cell_size >= 2, 'min_cell_size', min_cell_size, 'at least 2 pixels, for noise is 0 on its lattice')
 

@@ -64,21 +64,6 @@ def test_values_of_the_loss_are_the_defaults_of_draem_loss():
     assert values == {name: parameters[name].default for name in values}
 
 
-def test_official_values_of_the_synthesis_are_the_defaults_of_make_example():
-    parameters = inspect.signature(synthesis.make_example).parameters
-    values = default.get_config('official').synthesis.to_dict()
-    defaults = {name: parameters[name].default for name in values}
-    # The order of the operations only says which one a drawn number means.
-    assert sorted(values.pop('operations')) == sorted(defaults.pop('operations'))
-    assert values == defaults
-
-
-def test_paper_values_of_the_synthesis_are_those_of_its_preset():
-    values, preset = default.get_config('paper').synthesis.to_dict(), dict(synthesis.PRESETS['paper'])
-    assert sorted(values.pop('operations')) == sorted(preset.pop('operations'))
-    assert values == preset
-
-
 def test_presets_of_training_are_those_of_paper_and_released_code():
     official, paper = default.get_config('official'), default.get_config('paper')
     steps = 700 * 27  # 209 images in batches of 8.

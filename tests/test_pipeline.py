@@ -1,6 +1,7 @@
 """Training batches: what they hold, and that an example depends on its seed and position alone."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -64,6 +65,19 @@ def test_an_example_does_not_depend_on_the_size_of_its_batch(run, batch_size):
 def test_an_example_does_not_depend_on_the_number_of_threads(run, threads, monkeypatch):
     monkeypatch.setattr(tf.data, 'AUTOTUNE', threads)
     assert_equal(examples(32), run)
+
+
+def test_an_example_that_takes_long_keeps_its_place(monkeypatch):
+    def make_slowly(images, textures, seed, position):
+        def wait(position):
+            time.sleep(0.1 * (position % 4 == 0))
+            return position
+
+        return {'position': tf.numpy_function(wait, [position], tf.int64)}
+
+    monkeypatch.setattr(pipeline.synthesis, 'make_example', make_slowly)
+    monkeypatch.setattr(tf.data, 'AUTOTUNE', 4)
+    assert examples(8)['position'].tolist() == list(range(8))
 
 
 def test_another_seed_gives_other_examples(run):

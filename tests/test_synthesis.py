@@ -5,11 +5,13 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
+from configs import default
 from data import synthesis
 from data.augment import OPERATIONS
-from data.synthesis import PRESETS, check_options, draw_perlin_mask, draw_rectangle, largest_cells_log2, make_example
+from data.synthesis import check_options, draw_perlin_mask, draw_rectangle, largest_cells_log2, make_example
 from draem_jax.errors import UserError
 
+PRESETS = {name: dict(default.get_config(name).synthesis) for name in default.PRESETS}
 MASK_OPTIONS = {'threshold': (0.5, 0.5), 'max_cells_log2': 5, 'min_cell_size': 4, 'rotation_degrees': 90.0}
 ALWAYS = {'anomaly_probability': 1.0, 'rotation_probability': 0.0}
 
@@ -258,3 +260,14 @@ def test_textures_of_another_size_are_refused():
 def test_float_images_are_refused():
     with pytest.raises(AssertionError, match='uint8'):
         make_example(tf.cast(IMAGES, tf.float32), TEXTURES, 0, tf.constant(0, tf.int64))
+
+
+def test_match_grey_pastes_grey_into_grey_images_only():
+    coloured = IMAGES.numpy()
+    grey = np.repeat(coloured[..., :1], 3, axis=-1)
+    options = {'match_grey': True, **ALWAYS}
+    made = examples(20, images=tf.constant(grey), **options)
+    assert (made['augmented'] == made['augmented'][..., :1]).all()
+    assert (made['augmented'] != made['image']).any()
+    for name, values in examples(20, **options).items():
+        np.testing.assert_array_equal(values, examples(20, **ALWAYS)[name])

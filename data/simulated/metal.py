@@ -45,7 +45,7 @@ def draw_surface(rng, defect):
     # Grooves reflect a lamp as a fan about their centre.
     fan = 0.12 * np.cos(2 * (np.arctan2(dy, dx) - bearing + rng.uniform(-0.5, 0.5)) * 3)
     spots = 0.04 * fields.smooth_noise(rng, 6)
-    tint = fields.draw_hue(rng, (0.05, 0.7), (0.0, 0.05), (0.55, 0.72))
+    tint = fields.draw_hue(rng, (0.5, 0.7), (0.0, 0.05), (0.55, 0.72))
     face = tint * (marks * (1 + fan + spots))[..., None]
 
     if defect is None:

@@ -18,13 +18,13 @@ def draw_surface(rng, defect):
     Returns:
         float [SIZE, SIZE, 3], RGB, 0 is black and 1 white.
     """
-    y, x = fields.grid()
-    angle = rng.uniform(-0.12, 0.12)
-    spacing = rng.uniform(12.0, 16.0)
-    bow = 1.2 * fields.smooth_noise(rng, 1) + 0.1 * fields.smooth_noise(rng, 4)
+    y, x = (each - fields.SIZE / 2 for each in fields.grid())
+    angle = rng.uniform(-0.05, 0.05)
+    spacing = rng.uniform(13.5, 14.5)
+    bow = 0.4 * fields.smooth_noise(rng, 1) + 0.1 * fields.smooth_noise(rng, 4)
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
-    ring = across / spacing + bow + rng.uniform(0, 64)
+    ring = across / spacing + bow + rng.uniform(-0.35, 0.35)
 
     knot = None
     if defect is not None and defect.kind == 'knot':
@@ -54,8 +54,8 @@ def _fibres(rng, along, across):
     """Noise of unit deviation, drawn out along the grain."""
     table = cv2.GaussianBlur(rng.normal(size=(256, 64)), (0, 0), 0.6, borderType=cv2.BORDER_REFLECT)
     table /= table.std()
-    columns, rows = (along / 14) % 63, across % 255
-    return cv2.remap(table.astype(np.float32), columns.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR)
+    columns, rows = (32 + along / 14).astype(np.float32), (128 + across).astype(np.float32)
+    return cv2.remap(table.astype(np.float32), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
 def _bend_around_knot(defect, ring, along, across, spacing):

@@ -1,0 +1,100 @@
+"""The scripts from outside: exit codes, and one line on stderr for a mistake."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+QUICKSTART = '--config=configs/quickstart.py'
+
+# A script as train.py is, without the seconds that TensorFlow and JAX take to load.
+SCRIPT = """
+from absl import flags
+from configs import command_line
+from draem_jax.errors import UserError
+
+def main():
+    if flags.FLAGS.workdir == 'wrong':
+        raise UserError("'wrong' is no directory.")
+    if flags.FLAGS.workdir == 'bug':
+        raise RuntimeError('not the fault of the user')
+    if flags.FLAGS.workdir == 'preempted':
+        return 42
+    print(flags.FLAGS.config.training.batch_size, flags.FLAGS.config.dataset.category)
+
+command_line.define_config_file()
+flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
+command_line.run(main)
+"""
+
+
+def call(*arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def assert_one_line(result, *parts):
+    assert result.returncode == 1, result
+    (line,) = result.stderr.splitlines()
+    assert line.startswith('Error: ')
+    for part in parts:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'parts'),
+    [
+        ([QUICKSTART, '--workdir=run', '--config.training.batchsize=4'], ['config.training.batchsize', 'batch_size']),
+        ([QUICKSTART, '--workdir=run', '--config.trainer.steps=4'], ['config.trainer', 'training']),
+        ([QUICKSTART, '--workdir=run', '--config.training=4'], ['config.training']),
+        ([QUICKSTART, '--workdir=run', '--config.training.batch_size=many'], ['config.training.batch_size', 'many']),
+        ([QUICKSTART, '--workdir=run', '--config.training.batch_size=2.5'], ['config.training.batch_size', '2.5']),
+        ([QUICKSTART, '--workdir=run', '--confg.training.steps=4'], ['confg']),
+        ([QUICKSTART, '--workdir=run', '--steps=4'], ['steps']),
+        ([QUICKSTART, '--workdir=run', 'extra'], ['extra']),
+        ([QUICKSTART], ['--workdir']),
+        (['--config=configs/quickstrat.py', '--workdir=run'], ['configs/quickstrat.py']),
+        (['--config=configs', '--workdir=run'], ['configs']),
+        (['--config=configs/checks.py', '--workdir=run'], ['get_config']),
+        (['--config=configs/default.py:papper', '--workdir=run'], ['papper', 'official, paper']),
+        ([QUICKSTART, '--workdir=wrong'], ["'wrong' is no directory."]),
+    ],
+    ids=lambda value: ' '.join(value) if isinstance(value[0], str) and value[0].startswith('--') else '',
+)
+def test_a_mistake_is_one_line_and_exit_code_1(arguments, parts):
+    result = call('-c', SCRIPT, *arguments)
+    assert_one_line(result, *parts)
+    assert result.stdout == ''
+
+
+def test_flags_reach_the_config():
+    for arguments in (['--config.training.batch_size=4'], ['--config.training.batch_size', '4']):
+        result = call('-c', SCRIPT, f'{QUICKSTART}:wood', '--workdir=run', *arguments)
+        assert (result.returncode, result.stdout, result.stderr) == (0, '4 wood\n', '')
+
+
+def test_the_exit_code_is_the_one_that_main_returns():
+    assert call('-c', SCRIPT, QUICKSTART, '--workdir=preempted').returncode == 42
+
+
+def test_a_bug_keeps_its_traceback():
+    result = call('-c', SCRIPT, QUICKSTART, '--workdir=bug')
+    assert result.returncode not in (0, 42)
+    assert 'Traceback' in result.stderr
+
+
+def test_help_explains_the_flags_and_is_no_mistake():
+    result = call('-c', SCRIPT, '--help')
+    assert (result.returncode, result.stderr) == (0, '')
+    for flag in ('--config', '--workdir'):
+        assert flag in result.stdout
+
+
+def test_train_names_an_unknown_config_field(tmp_path):
+    result = call('train.py', QUICKSTART, f'--workdir={tmp_path}', '--config.training.batchsize=4')
+    assert_one_line(result, 'config.training.batchsize')
+
+
+def test_evaluate_names_a_directory_that_holds_no_run(tmp_path):
+    assert_one_line(call('evaluate.py', f'--workdir={tmp_path}'), str(tmp_path))
