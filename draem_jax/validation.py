@@ -37,18 +37,17 @@ def scores(outputs, masks):
     Returns:
         Dict of name to number; without those that are not defined, such as where all masks are empty.
     """
-    images = outputs['score'], masks.any(axis=(1, 2, 3))
-    pixels = outputs['map'].ravel(), masks.ravel()
     values = {}
-    for name, metric, (score, label) in (
-        ('validation/image_auroc', metrics.auroc, images),
-        ('validation/pixel_auroc', metrics.auroc, pixels),
-        ('validation/pixel_ap', metrics.average_precision, pixels),
+    for level, score, label in (
+        ('image', outputs['score'], masks.any(axis=(1, 2, 3))),
+        ('pixel', outputs['map'].ravel(), masks.ravel()),
     ):
         try:
-            values[name] = metric(score, label)
+            found = metrics.summary(score, label)
         except metrics.UndefinedMetric:
             continue
+        values[f'validation/{level}_auroc'] = found['auroc']
+        values[f'validation/{level}_ap'] = found['average_precision']
     return values
 
 

@@ -1,7 +1,6 @@
 """Training batches: what they hold, and that an example depends on its seed and position alone."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -56,7 +55,7 @@ def test_every_batch_can_be_reached_without_those_before_it(run):
         assert_equal(found, {name: value[4 * first_batch :][:4] for name, value in run.items()})
 
 
-@pytest.mark.parametrize('batch_size', [1, 8, 32])
+@pytest.mark.parametrize('batch_size', [1, 32])
 def test_an_example_does_not_depend_on_the_size_of_its_batch(run, batch_size):
     assert_equal(examples(32, batch_size=batch_size), run)
 
@@ -65,19 +64,6 @@ def test_an_example_does_not_depend_on_the_size_of_its_batch(run, batch_size):
 def test_an_example_does_not_depend_on_the_number_of_threads(run, threads, monkeypatch):
     monkeypatch.setattr(tf.data, 'AUTOTUNE', threads)
     assert_equal(examples(32), run)
-
-
-def test_an_example_that_takes_long_keeps_its_place(monkeypatch):
-    def make_slowly(images, textures, seed, position):
-        def wait(position):
-            time.sleep(0.1 * (position % 4 == 0))
-            return position
-
-        return {'position': tf.numpy_function(wait, [position], tf.int64)}
-
-    monkeypatch.setattr(pipeline.synthesis, 'make_example', make_slowly)
-    monkeypatch.setattr(tf.data, 'AUTOTUNE', 4)
-    assert examples(8)['position'].tolist() == list(range(8))
 
 
 def test_another_seed_gives_other_examples(run):
@@ -104,6 +90,6 @@ def test_fixed_examples_are_the_first_of_the_run(run):
     assert_equal(found, {name: value[:10] for name, value in run.items()})
 
 
-def test_positions_far_into_a_long_run_are_reached_at_once():
+def test_positions_far_into_a_long_run_are_reached_at_once(run):
     found = examples(4, first_batch=10**9)
-    assert (found['image'] != examples(4)['image']).any()
+    assert (found['image'] != run['image'][:4]).any()
