@@ -75,13 +75,15 @@ def restore_variables(workdir, template, step=None):
         UserError: the directory holds no checkpoint, or not this one, or networks of other shapes.
     """
     if not (pathlib.Path(workdir) / FOLDER).is_dir():
-        raise UserError(f"No '{FOLDER}' in '{workdir}': it is not the directory of a run. Pass what train.py wrote to.")
+        raise UserError(
+            f"No checkpoint in '{workdir}': it is not the directory of a run, or training has saved none yet."
+        )
     with ocp.CheckpointManager(
         pathlib.Path(workdir).resolve() / FOLDER, item_names=('variables', 'progress')
     ) as manager:
         steps = sorted(manager.all_steps())
         if not steps:
-            raise UserError(f"No checkpoint has been written to '{workdir}' yet. Train first.")
+            raise UserError(f"No checkpoint in '{workdir}': training has saved none yet.")
         step = steps[-1] if step is None else step
         if step not in steps:
             raise UserError(f"No checkpoint of step {step} in '{workdir}'. Found: {', '.join(map(str, steps))}.")

@@ -1,6 +1,7 @@
 """What a training run says: log lines, `metrics.jsonl`, TensorBoard."""
 
 import json
+import math
 import pathlib
 
 from tensorboardX import SummaryWriter
@@ -32,7 +33,8 @@ class RunLog:
         """Writes a dict of names to numbers: a line on the screen, a line of JSON, a point on each curve."""
         values = {name: float(value) for name, value in values.items()}
         with self._path.open('a') as file:
-            file.write(json.dumps({'step': step, **values}) + '\n')
+            finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            file.write(json.dumps({'step': step, **finite}, allow_nan=False) + '\n')
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         tqdm.write(f'step {step}  ' + '  '.join(f'{name} {value:.4g}' for name, value in values.items()))

@@ -51,6 +51,10 @@ def start(workdir, config):
     """
     path = pathlib.Path(workdir) / 'config.json'
     config = json.loads(json.dumps(config))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write to --workdir '{workdir}': {error.strerror}.") from error
     if path.exists():
         earlier = read_config(workdir)
         for field in sorted(_flat(earlier).keys() | _flat(config).keys()):

@@ -18,9 +18,9 @@ def draw_surface(rng, defect):
         float [SIZE, SIZE, 3], RGB, 0 is black and 1 white.
     """
     y, x = (each - fields.SIZE / 2 for each in fields.grid())
-    angle = rng.uniform(-0.04, 0.04)
-    pitch = 15.0 * rng.uniform(0.98, 1.02, 2)
-    phase = rng.uniform(-0.35, 0.35, 2)
+    angle = rng.uniform(-0.03, 0.03)
+    pitch = 15.0 * rng.uniform(0.985, 1.015, 2)
+    phase = rng.uniform(-0.25, 0.25, 2)
     u = (x * np.cos(angle) + y * np.sin(angle)) / pitch[0] + phase[0] + 0.05 * fields.smooth_noise(rng, 2)
     v = (y * np.cos(angle) - x * np.sin(angle)) / pitch[1] + phase[1] + 0.05 * fields.smooth_noise(rng, 2)
     column, row = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
@@ -112,7 +112,7 @@ def _stain(defect, cloth):
     """A liquid dried in the cloth: it takes light away, most of it at the rim."""
     rng = defect.rng
     depth = fields.blob(rng, fields.draw_place(rng), rng.uniform(14, 22) * defect.scale, roughness=0.3)
-    absorbed = fields.draw_hue(rng, (0.5, 0.75), (0.3, 0.6), (0.5, 0.65)) * defect.contrast
+    absorbed = fields.draw_hue(rng, (0.5, 0.75), (0.3, 0.5), (0.45, 0.6)) * defect.contrast
     amount = fields.smoothstep(0, 0.12, depth) * (0.75 + 0.25 * fields.smoothstep(0.4, 0.1, depth))
     return cloth * (1 - amount[..., None] * absorbed)
 
@@ -123,7 +123,7 @@ def _loose_fibre(defect, cloth):
     distance, taper = fields.curve(rng, rng.uniform(40, 80) * defect.scale, angle=rng.uniform(0, np.pi), bend=0.25)
     radius = rng.uniform(2.6, 3.6)
     shadow = 0.45 * defect.contrast * fields.smoothstep(radius, 0, np.abs(distance - 2.5)) * taper
-    fibre = fields.draw_hue(rng, (0.0, 1.0), (0.3, 0.6), (0.4, 0.8))
+    fibre = fields.draw_hue(rng, (0.0, 1.0), (0.25, 0.5), (0.4, 0.75))
     roundness = np.sqrt(np.clip(1 - (distance / radius) ** 2, 0, 1))
     lit = fibre * (0.5 + 0.5 * roundness[..., None])
     opacity = defect.contrast * fields.smoothstep(radius, radius - 1, np.abs(distance)) * taper
