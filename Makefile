@@ -1,7 +1,7 @@
 # Everything happens in .venv, which the first command makes. PYTHON chooses the interpreter: make test PYTHON=python3.12
 PYTHON ?= python3
 RUN ?= runs/quickstart
-CATEGORY ?= fabric
+CATEGORY ?= metal
 
 quickstart: .venv/run  ## Train on the embedded default and evaluate: minutes on two cores.
 	.venv/bin/python train.py --config=configs/quickstart.py:$(CATEGORY) --workdir=$(RUN)

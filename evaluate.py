@@ -58,7 +58,7 @@ def run(workdir, step=None, changes=None):
     # All files are read before anything is computed: one that cannot be read shows at once.
     batches = list(reading.padded_batches(builder, size, options.batch_size, antialias=dataset.antialias))
     predict = devices.parallel_predict(inference.make_predict(model, score_window=options.score_window))
-    tested = evaluation.run(predict, variables, tqdm(batches, f'Step {step}', unit='batch', leave=False))
+    tested = evaluation.run(predict, variables, tqdm(batches, f'Step {step}', unit='batch', leave=False, disable=None))
 
     found = results.summarise(
         tested['score'],

@@ -1,22 +1,22 @@
 """The embedded default: drawn images, drawn textures, narrow networks; minutes on two CPU cores.
 
-make quickstart        or        python train.py --config=configs/quickstart.py:fabric --workdir=runs/quickstart
+make quickstart        or        python train.py --config=configs/quickstart.py:metal --workdir=runs/quickstart
 """
 
 from configs import default
 
 
-def get_config(arg='fabric'):
+def get_config(arg='metal'):
     """Args: arg: the category: fabric, wood or metal."""
     config = default.get_config()
     config.dataset.name = 'simulated'
-    config.dataset.category = arg or 'fabric'
+    config.dataset.category = arg or 'metal'
     config.dataset.image_size = (64, 64)
     config.dataset.texture_source = 'procedural'
     config.model.reconstructive_width = 16
     config.model.discriminative_width = 8
     config.optimizer.learning_rate = 1e-3
-    config.training.steps = 1600
+    config.training.steps = 1200
     config.training.checkpoint_every_steps = 400
     config.training.picture_every_steps = 200
     config.evaluation.score_window = 5

@@ -93,7 +93,7 @@ def load_normals(builder, size, *, antialias=False, validation_fraction=0.0):
     validation = np.empty((held_out, *size, 3), np.uint8)
     targets = [iter(training), iter(validation)]
     examples = read_split(builder, 'train', size, antialias=antialias)
-    progress = tqdm(examples, total=count, desc='Reading images', unit='image', leave=False)
+    progress = tqdm(examples, total=count, desc='Reading images', unit='image', leave=False, disable=None)
     for example, held in zip(progress, is_held_out, strict=True):
         next(targets[int(held)])[...] = example['image']
     return training, validation
@@ -118,7 +118,9 @@ def load_textures(folder, size, *, limit=0):
         paths = [paths[index] for index in np.linspace(0, len(paths) - 1, limit).round().astype(int)]
     textures = np.empty((len(paths), *size, 3), np.uint8)
     decoded = _map_ahead(lambda path: images.resize(images.read_image(path), size), paths)
-    for target, texture in zip(textures, tqdm(decoded, 'Reading textures', len(paths), leave=False), strict=True):
+    for target, texture in zip(
+        textures, tqdm(decoded, 'Reading textures', len(paths), leave=False, disable=None), strict=True
+    ):
         target[...] = texture
     return textures
 

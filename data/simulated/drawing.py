@@ -97,9 +97,9 @@ def _photograph(category, number, seed, kind):
     surface = CATEGORIES[category].draw_surface(surface_rng, defect)
 
     y, x = fields.grid()
-    slope = camera_rng.uniform(-0.18, 0.18, 2)
-    light = camera_rng.uniform(0.8, 1.15) * (1 + (slope[0] * y + slope[1] * x) / SIZE - slope.sum() / 2)
-    white_balance = camera_rng.uniform(0.96, 1.04, 3)
+    slope = camera_rng.uniform(-0.2, 0.2, 2)
+    light = camera_rng.uniform(0.7, 1.15) * (1 + (slope[0] * y + slope[1] * x) / SIZE - slope.sum() / 2)
+    white_balance = camera_rng.uniform(0.975, 1.025, 3)
     picture = cv2.GaussianBlur(surface * light[..., None] * white_balance, (0, 0), 0.6)
     noise = camera_rng.normal(0, 0.008, picture.shape)
     return np.rint(255 * np.clip(picture + noise, 0, 1)).astype(np.uint8)

@@ -20,7 +20,7 @@ def draw_surface(rng, defect):
     y, x = (each - fields.SIZE / 2 for each in fields.grid())
     angle = rng.uniform(-0.03, 0.03)
     pitch = 15.0 * rng.uniform(0.985, 1.015, 2)
-    phase = rng.uniform(-0.25, 0.25, 2)
+    phase = rng.uniform(-0.3, 0.3, 2)
     u = (x * np.cos(angle) + y * np.sin(angle)) / pitch[0] + phase[0] + 0.05 * fields.smooth_noise(rng, 2)
     v = (y * np.cos(angle) - x * np.sin(angle)) / pitch[1] + phase[1] + 0.05 * fields.smooth_noise(rng, 2)
     column, row = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
@@ -33,8 +33,8 @@ def draw_surface(rng, defect):
     if defect is not None and defect.kind == 'broken_thread':
         warp_there, weft_there = _break(defect, u, v, column, row)
 
-    colour = fields.draw_hue(rng, (0.06, 0.14), (0.1, 0.35), (0.75, 1.0))
-    warp_colour, weft_colour = colour, fields.draw_hue(rng, (0.54, 0.64), (0.15, 0.4), (0.45, 0.65))
+    colour = fields.draw_hue(rng, (0.08, 0.12), (0.15, 0.3), (0.75, 0.95))
+    warp_colour, weft_colour = colour, fields.draw_hue(rng, (0.57, 0.61), (0.25, 0.35), (0.5, 0.62))
     warp = _thread(rng, across_warp, across_weft, column, v, rises=warp_on_top)
     weft = _thread(rng, across_weft, across_warp, row, u, rises=~warp_on_top)
     warp_cover = _cover(across_warp) * warp_there

@@ -23,7 +23,7 @@ def draw_surface(rng, defect):
     dy = y - fields.SIZE / 2 - away * np.sin(bearing)
     dx = x - fields.SIZE / 2 - away * np.cos(bearing)
     pitch = rng.uniform(9.8, 10.2)
-    groove = (np.hypot(dy, dx) - away) / pitch + rng.uniform(-0.3, 0.3) + 0.05 * fields.smooth_noise(rng, 2)
+    groove = (np.hypot(dy, dx) - away) / pitch + rng.uniform(-0.2, 0.2) + 0.05 * fields.smooth_noise(rng, 2)
 
     bump = slope = None
     if defect is not None and defect.kind == 'dent':
@@ -34,8 +34,8 @@ def draw_surface(rng, defect):
     part = groove - np.floor(groove)
     trough = (2 * part - 1) ** 2
     crest = fields.smoothstep(0.75, 1.0, np.abs(2 * part - 1))
-    own = 0.05 * rng.normal(size=64)[np.floor(groove).astype(np.int64) % 64]
-    lines = 0.08 * fields.along(rng.normal(size=997), 5 * groove)
+    own = 0.03 * rng.normal(size=64)[np.floor(groove).astype(np.int64) % 64]
+    lines = 0.05 * fields.along(rng.normal(size=997), 5 * groove)
     marks = 0.8 + 0.35 * (1 - trough) - 0.12 * crest + 0.12 * (part - 0.5) + own + lines
     depth = 1.0
     if defect is not None and defect.kind == 'unmachined':
