@@ -146,6 +146,9 @@ def loop(options, state, first_step, total_steps, update, batches, look, log, ma
         # One step in flight: the next batch is made meanwhile, and the host never runs far ahead.
         jax.block_until_ready(recent[-2:][0])
         bar.update()
+        if step == first_step + 1:
+            print(f'First step after {time.monotonic() - since:.0f} s of compiling.')
+            since = time.monotonic()
 
         if is_due(step, options.log_every_steps, total_steps):
             values = jax.tree.map(lambda *steps: np.mean(steps), *jax.device_get(recent))
