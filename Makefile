@@ -1,7 +1,9 @@
 # Everything happens in .venv, which the first command makes. PYTHON chooses the interpreter: make test PYTHON=python3.12
 PYTHON ?= python3
-RUN ?= runs/quickstart
 CATEGORY ?= metal
+RUN ?= runs/quickstart_$(CATEGORY)
+
+install: .venv/run  ## Make .venv with everything that the scripts need.
 
 quickstart: .venv/run  ## Train on the embedded default and evaluate: minutes on two cores.
 	.venv/bin/python train.py --config=configs/quickstart.py:$(CATEGORY) --workdir=$(RUN)
@@ -15,6 +17,8 @@ check: .venv/dev  ## Run the linter.
 	.venv/bin/ruff format --check .
 
 .venv/run: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and \
+		"Error: expected Python 3.11 to 3.13, found %d.%d. Try: make ... PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --requirement requirements.txt --constraint constraints.txt
 	touch $@
@@ -23,4 +27,4 @@ check: .venv/dev  ## Run the linter.
 	.venv/bin/python -m pip install --quiet --requirement requirements-dev.txt --constraint constraints.txt
 	touch $@
 
-.PHONY: quickstart test check
+.PHONY: install quickstart test check

@@ -7,8 +7,10 @@ checkpoint counts unless --step names another; nothing is selected on the test i
 """
 
 import os
-from importlib import metadata
 
+import cv2
+import flax
+import jax
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
@@ -40,6 +42,7 @@ def run(workdir, step=None, changes=None):
     config.update_from_flattened_dict(changes or {})
     checks.check(config)
     dataset, options = config.dataset, config.evaluation
+    devices.check_processes()
     devices.check_batch_size(options.batch_size, 'evaluation.batch_size')
     devices.cache_compilations()
     size = tuple(dataset.image_size)
@@ -72,6 +75,7 @@ def run(workdir, step=None, changes=None):
     found = {
         'step': step,
         'dataset': {'name': dataset.name, 'category': dataset.category, 'split': 'test', 'image_size': list(size)},
+        'options': options.to_dict(),
         **found,
         'versions': versions(),
     }
@@ -95,6 +99,9 @@ def write_sheets(folder, tested, threshold, rows_per_sheet):
         threshold = float(np.median(tested['score']))
     chosen = pictures.choose_rows(tested['score'], tested['label'], threshold, rows_per_sheet)
     for name, indices in chosen.items():
+        path = os.path.join(folder, f'{name}.png')
+        if os.path.exists(path):
+            os.remove(path)  # An earlier evaluation may have had pictures where this one has none.
         rows = [
             (
                 f'{tested["filename"][k]}  score {tested["score"][k]:.3f}',
@@ -103,19 +110,19 @@ def write_sheets(folder, tested, threshold, rows_per_sheet):
                     tested['reconstruction'][k],
                     pictures.overlay(tested['image'][k], tested['map'][k]),
                     pictures.heat(tested['map'][k]),
-                    tested['mask'][k],
+                    tested['mask'][k] if tested['has_mask'][k] else None,
                 ],
             )
             for k in indices
         ]
         if rows:
             sheet = pictures.sheet(rows, ('input', 'reconstruction', 'overlay', 'anomaly map', 'ground truth'))
-            images.write_png(os.path.join(folder, f'{name}.png'), sheet)
+            images.write_png(path, sheet)
 
 
 def versions():
     """What the numbers were made with."""
-    return {name: metadata.version(name) for name in ('jax', 'flax', 'numpy', 'opencv-python-headless')}
+    return {module.__name__: module.__version__ for module in (jax, flax, np, cv2)}
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ Started again with the same flags, a run goes on from its newest checkpoint.
 """
 
 import math
-import os
+import pathlib
 import time
 
 import jax
@@ -45,13 +45,15 @@ def run(config, workdir):
 
     runs.start(workdir, config.to_dict())
     with checkpoints.open_checkpoints(workdir, keep=config.training.keep_checkpoints) as manager:
-        model, optimizer = build(config, total_steps)
+        model, optimizer, schedule = build(config, total_steps)
         state = first_state(config, model, optimizer, manager)
         first_step = int(state.step)
         if first_step >= total_steps:
             print(f'Nothing to do: step {first_step} of {total_steps} is done.')
+            finish(workdir, first_step)
             return
-        update = devices.parallel_update(training.make_update(model, optimizer, loss_options=dict(config.loss)))
+        finished_file(workdir).unlink(missing_ok=True)
+        update = devices.parallel_update(training.make_update(model, optimizer, **config.loss))
         look = make_look(config, model, held_out, normals, textures)
         batches = pipeline.training_batches(
             normals,
@@ -62,16 +64,41 @@ def run(config, workdir):
             **config.synthesis,
         )
         with reporting.RunLog(workdir, first_step) as log:
-            loop(config.training, state, first_step, total_steps, update, batches, look, log, manager)
-    finished = {'step': total_steps, 'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}
-    runs.write_json(os.path.join(workdir, 'finished.json'), finished)
+            validates = bool(len(held_out))
+            loop(
+                config.training,
+                state,
+                first_step,
+                total_steps,
+                update,
+                schedule,
+                batches,
+                look,
+                validates,
+                log,
+                manager,
+            )
+    finish(workdir, total_steps)
     print(f'Done: step {total_steps}. Next: python evaluate.py --workdir={workdir}')
+
+
+def finished_file(workdir):
+    """What says that the last step is on disk; written last."""
+    return pathlib.Path(workdir) / 'finished.json'
+
+
+def finish(workdir, step):
+    """Writes the finished file where it is not there yet."""
+    if not finished_file(workdir).exists():
+        now = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())
+        runs.write_json(finished_file(workdir), {'step': step, 'time': now})
 
 
 def check(config):
     """Everything that can be said before a file is read."""
     checks.check(config)
     synthesis.check_options(**config.synthesis)
+    devices.check_processes()
     devices.check_batch_size(config.training.batch_size, 'training.batch_size')
     devices.check_batch_size(config.evaluation.batch_size, 'evaluation.batch_size')
 
@@ -92,9 +119,10 @@ def load_data(options):
 
 
 def build(config, total_steps):
-    """(networks, optimizer)."""
+    """(networks, optimizer, its learning rate as a function of the step)."""
     model = networks.make_model(**config.model, axis_name=devices.AXIS)
-    return model, training.make_optimizer(total_steps, **config.optimizer)
+    schedule = training.make_schedule(total_steps, **config.optimizer)
+    return model, training.make_optimizer(schedule), schedule
 
 
 def first_state(config, model, optimizer, manager):
@@ -111,10 +139,9 @@ def first_state(config, model, optimizer, manager):
 
 
 def make_look(config, model, held_out, normals, textures):
-    """A function of the state that looks at fixed simulated examples: -> (validation metrics, contact sheet).
+    """A function of the state that predicts fixed simulated examples: -> (examples, predictions).
 
-    The examples are made of held-out normal images; where there are none, of training images, and then only
-    the sheet means something and the metrics are empty.
+    The examples are made of held-out normal images; where there are none, of training images, for the pictures only.
     """
     batch_size = config.evaluation.batch_size
     wanted = config.training.validation_examples if len(held_out) else _PICTURE_ROWS
@@ -129,16 +156,14 @@ def make_look(config, model, held_out, normals, textures):
 
     def look(state):
         variables = {'params': state.params, 'batch_stats': state.batch_stats}
-        outputs = validation.predict_all(predict, variables, examples['augmented'], batch_size)
-        values = validation.scores(outputs, examples['mask']) if len(held_out) else {}
-        return values, validation.sheet(examples, outputs, min(_PICTURE_ROWS, wanted))
+        return examples, validation.predict_all(predict, variables, examples['augmented'], batch_size)
 
     return look
 
 
-def loop(options, state, first_step, total_steps, update, batches, look, log, manager):
+def loop(options, state, first_step, total_steps, update, schedule, batches, look, validates, log, manager):
     """The steps from `first_step` to `total_steps`: an update each, and now and then a look at it."""
-    recent, since = [], time.monotonic()
+    recent, mark = [], (first_step, time.monotonic())
     bar = tqdm(initial=first_step, total=total_steps, unit='step', disable=None, dynamic_ncols=True)
     for step in range(first_step + 1, total_steps + 1):
         state, metrics = update(state, devices.split(next(batches)))
@@ -147,25 +172,29 @@ def loop(options, state, first_step, total_steps, update, batches, look, log, ma
         jax.block_until_ready(recent[-2:][0])
         bar.update()
         if step == first_step + 1:
-            print(f'First step after {time.monotonic() - since:.0f} s of compiling.')
-            since = time.monotonic()
+            print(f'First step after {time.monotonic() - mark[1]:.0f} s of compiling.')
+            mark = (step, time.monotonic())
 
-        if is_due(step, options.log_every_steps, total_steps):
+        if is_log_due := is_due(step, options.log_every_steps, total_steps):
             values = jax.tree.map(lambda *steps: np.mean(steps), *jax.device_get(recent))
-            values['images_per_second'] = len(recent) * options.batch_size / (time.monotonic() - since)
+            values['learning_rate'] = schedule(step - 1)
+            if step > mark[0]:
+                rate = (step - mark[0]) * options.batch_size / (time.monotonic() - mark[1])
+                values['images_per_second'] = rate
+                bar.set_postfix_str(f'{rate:.0f} images/s, loss {values["loss"]:.3g}')
             log.scalars(step, values)
-            bar.set_postfix_str(f'{values["images_per_second"]:.0f} images/s, loss {values["loss"]:.3g}')
         is_picture_due = is_due(step, options.picture_every_steps, total_steps)
-        if is_picture_due or is_due(step, options.validate_every_steps, total_steps):
-            values, sheet = look(state)
-            if values:
-                log.scalars(step, values)
+        is_validation_due = validates and is_due(step, options.validate_every_steps, total_steps)
+        if is_picture_due or is_validation_due:
+            examples, outputs = look(state)
+            if is_validation_due:
+                log.scalars(step, validation.scores(outputs, examples['mask']))
             if is_picture_due:
-                log.picture(step, 'examples', sheet)
+                log.picture(step, 'examples', validation.sheet(examples, outputs, _PICTURE_ROWS))
         if is_due(step, options.checkpoint_every_steps, total_steps):
             checkpoints.save(manager, state)
-        if is_due(step, options.log_every_steps, total_steps):
-            recent, since = [], time.monotonic()
+        if is_log_due:  # From here on: pictures and checkpoints are not part of the training's speed.
+            recent, mark = [], (step, time.monotonic())
     bar.close()
 
 

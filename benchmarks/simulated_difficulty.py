@@ -1,10 +1,10 @@
 """How far detectors without learning get on the simulated data set: the test must not be won by brightness alone.
 
-    python benchmarks/simulated_difficulty.py --category=fabric
+    python -m benchmarks.simulated_difficulty --category=metal --out=difficulty.json
 
 One knows the mean and the deviation of every pixel over the training images and calls a pixel anomalous by its
 distance from the mean in deviations; the other is the quickstart's network with its initial weights. Prints a table
-and, with --output, writes the same as JSON; exit code 1 where a detector gets further than `LIMITS`.
+and, with --out, writes the same as JSON; exit code 1 where a detector gets further than `LIMITS`.
 """
 
 import argparse
@@ -16,8 +16,6 @@ import cv2
 import jax
 import numpy as np
 from sklearn import metrics
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from configs import quickstart
 from data.simulated import drawing
@@ -88,7 +86,7 @@ def measure(maps, masks):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--category', choices=[*drawing.CATEGORIES, 'all'], default='all')
-    parser.add_argument('--output', type=pathlib.Path, help='JSON file to write')
+    parser.add_argument('--out', type=pathlib.Path, help='JSON file to write')
     arguments = parser.parse_args()
     categories = drawing.CATEGORIES if arguments.category == 'all' else [arguments.category]
     rows = []
@@ -106,8 +104,8 @@ def main():
             f' {row["image_auroc"]:11.3f} {row["pixel_auroc"]:11.3f} {row["pixel_ap"]:8.3f}'
         )
     print(f'Limits: {LIMITS}')
-    if arguments.output:
-        arguments.output.write_text(json.dumps(rows, indent=2) + '\n')
+    if arguments.out:
+        arguments.out.write_text(json.dumps(rows, indent=2) + '\n')
     return int(any(row[name] > limit for row in rows for name, limit in LIMITS[row['detector'].split(',')[0]].items()))
 
 

@@ -1,10 +1,14 @@
-"""Every setting, with its unit and its source; the values are those of the authors' released code (`official`).
+"""Every setting, with its unit and its source.
 
     python train.py --config=configs/default.py --config.dataset.root=FOLDER \
         --config.dataset.texture_root=TEXTURES --workdir=RUN
 
-Other experiments start from here and change what differs. `paper` as the argument (configs/default.py:paper) takes the
-values printed in the paper wherever the released code deviates from it.
+Other experiments start from here and change what differs. The values are those of the authors' released code
+(`official`), but for six places where we mean to do otherwise: colours are RGB, not BGR; the brightness operation
+always works on the luma; SSIM's dynamic range is 1 (loss.guess_range brings the guess back); the focal loss has no
+smoothing; ground truth is what exceeds one half (evaluation.mask_rule); and everything random has a seed.
+`paper` as the argument (configs/default.py:paper) takes the values printed in the paper wherever the released code
+deviates from it; where the paper is silent, `paper` is `official`.
 
 References:
     Zavrtanik, Kristan, Skocaj, DRAEM, ICCV 2021 ("paper"); the authors' released code and weights ("official").

@@ -126,7 +126,7 @@ def load_textures(folder, size, *, limit=0):
 
 
 def padded_batches(builder, size, batch_size, *, antialias=False):
-    """The test split in batches of one size; the last one is filled up and the filler marked.
+    """The test split in batches of one size; the last one is filled up.
 
     Args:
         builder: a TFDS builder with the features of `data.in_place`.

@@ -5,9 +5,7 @@ not depend on the process, the thread, the batch or the host that makes it. Pixe
 
 References:
     Zavrtanik, Kristan, Skocaj, DRAEM, ICCV 2021, section 3.3 (preset `paper`), and the authors' released code (preset
-    `official`). configs/default.py holds both presets. `official` departs from the released code in two places: RGB
-    instead of BGR, and the brightness operation always changes the luma of YCbCr. Where the paper is silent, `paper`
-    is `official`: the operations' strengths, the mask's rotation; its threshold is drawn from a range of our own.
+    `official`). configs/default.py holds both presets and says where they depart from their sources.
 """
 
 import math

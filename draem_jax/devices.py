@@ -33,6 +33,11 @@ def average(tree):
     return jax.lax.pmean(tree, AXIS)
 
 
+def extremes(values):
+    """The smallest and the largest value on all devices; only inside a mapped function."""
+    return jax.lax.pmin(values.min(), AXIS), jax.lax.pmax(values.max(), AXIS)
+
+
 def split(batch):
     """[B, ...] -> [D, B/D, ...] for every leaf."""
     devices = count()
@@ -42,6 +47,12 @@ def split(batch):
 def join(batch):
     """[D, B/D, ...] -> [B, ...] for every leaf: the inverse of `split`."""
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
+
+
+def check_processes():
+    """Raises UserError where JAX sees several processes, each of which would train on the same examples."""
+    if jax.process_count() > 1:
+        raise UserError(f'Found {jax.process_count()} JAX processes; training runs in one process, on all its devices.')
 
 
 def check_batch_size(batch_size, field):

@@ -1,5 +1,6 @@
 """A model on a test split: every image exactly once, in batches over all devices."""
 
+import jax
 import numpy as np
 
 from draem_jax import devices
@@ -22,8 +23,8 @@ def run(predict, variables, batches):
     parts = []
     for batch in batches:
         real = len(batch['label'])
-        outputs = devices.join(predict(variables, devices.split(batch['image'])))
-        part = {name: np.asarray(value)[:real] for name, value in outputs.items()}
+        outputs = devices.join(jax.device_get(predict(variables, devices.split(batch['image']))))
+        part = {name: value[:real] for name, value in outputs.items()}
         part['image'] = batch['image'][:real]
         part['mask'] = batch['mask'][:real, ..., 0]
         part.update({name: batch[name] for name in ('label', 'defect_type', 'filename', 'has_mask')})

@@ -83,8 +83,8 @@ def read_image(path):
 def read_mask(path):
     """The file as a mask: the largest of its colour channels, decoded as `read_image` does.
 
-    Some data sets write their masks with 0 and 1 instead of 0 and 255, or with 0 and 255 in 16 bits;
-    a mask whose largest value is 1 or 255 is stretched to 0..255, so that "above one half" means the same for all.
+    Masks are written with 0 and 255, but also with 0 and 1, 0 and 100, or in 16 bits: the largest value becomes 255, so
+    that "above one half" means the same for all.
 
     Returns:
         [H, W] uint8, 0 where normal and up to 255 where anomalous.
@@ -93,12 +93,7 @@ def read_mask(path):
         UserError: as `read_image`.
     """
     mask = _decode(path).max(axis=-1)
-    largest = mask.max()
-    if largest == 1:
-        return (mask * 255).astype(np.uint8)
-    if largest > 255:
-        return _divide(mask, 257)
-    return mask.astype(np.uint8)
+    return np.rint(mask * (255 / max(1, mask.max()))).astype(np.uint8)
 
 
 def resize(image, size, antialias=False):

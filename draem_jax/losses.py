@@ -45,11 +45,9 @@ def ssim_loss(reconstruction, image, *, dynamic_range=1.0):
     return 1 - jnp.mean(similarity)
 
 
-def authors_dynamic_range(reconstruction):
-    """L as the authors' code guesses it from a batch: 2 (not 1) below -0.5, and a maximum of 255 above 128."""
-    highest = jnp.where(jnp.max(reconstruction) > 128, 255.0, 1.0)
-    lowest = jnp.where(jnp.min(reconstruction) < -0.5, -1.0, 0.0)
-    return lax.stop_gradient(highest - lowest)
+def authors_dynamic_range(lowest, highest):
+    """L as the authors' code guesses it from a batch's extremes: 2 (not 1) below -0.5, a maximum of 255 above 128."""
+    return jnp.where(highest > 128, 255.0, 1.0) - jnp.where(lowest < -0.5, -1.0, 0.0)
 
 
 def _gaussian_mean(images):
@@ -91,7 +89,7 @@ def focal_loss(logits, mask, *, gamma=2.0):
     return -jnp.mean((-jnp.expm1(log_p)) ** gamma * log_p)
 
 
-def draem_loss(reconstruction, logits, image, mask, *, l2=1.0, ssim=1.0, focal=1.0, gamma=2.0, guess_range=False):
+def draem_loss(reconstruction, logits, image, mask, *, l2=1.0, ssim=1.0, focal=1.0, gamma=2.0, dynamic_range=1.0):
     """The sum that DRAEM minimises, with its parts.
 
     Args:
@@ -101,12 +99,11 @@ def draem_loss(reconstruction, logits, image, mask, *, l2=1.0, ssim=1.0, focal=1
         mask: [B, H, W, 1] float32, 1 where the anomaly was pasted.
         l2, ssim, focal: weights of the three parts, 1 in the paper.
         gamma: of the focal loss.
-        guess_range: take SSIM's dynamic range from each batch as the authors' code does, not 1.
+        dynamic_range: of SSIM, a number or a scalar array.
 
     Returns:
         The weighted sum, and {'l2', 'ssim', 'focal'}: the parts without their weights.
     """
-    dynamic_range = authors_dynamic_range(reconstruction) if guess_range else 1.0
     parts = {
         'l2': l2_loss(reconstruction, image),
         'ssim': ssim_loss(reconstruction, image, dynamic_range=dynamic_range),

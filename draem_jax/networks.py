@@ -88,8 +88,9 @@ class ConvBlock(nn.Module):
         return x
 
 
-def _last_convolution(channels, dtype):
-    return nn.Conv(channels, (3, 3), dtype=dtype, kernel_init=nn.initializers.normal(0.02), name='output')
+def _last_convolution(channels):
+    # In float32 whatever the rest is: losses and maps would see the rounding, and it costs next to nothing.
+    return nn.Conv(channels, (3, 3), dtype=jnp.float32, kernel_init=nn.initializers.normal(0.02), name='output')
 
 
 class ReconstructiveSubnetwork(nn.Module):
@@ -117,7 +118,7 @@ class ReconstructiveSubnetwork(nn.Module):
         for width, next_width in ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w, w)):
             x = ConvBlock((width,), **options)(upsample2x(x), train=train)
             x = ConvBlock((width, next_width), **options)(x, train=train)
-        return _last_convolution(3, self.dtype)(x)
+        return _last_convolution(3)(x)
 
 
 class DiscriminativeSubnetwork(nn.Module):
@@ -145,7 +146,7 @@ class DiscriminativeSubnetwork(nn.Module):
             x = ConvBlock((width,), **options)(upsample2x(x), train=train)
             x = jnp.concatenate([x, skip], axis=-1)
             x = ConvBlock((width, width), **options)(x, train=train)
-        return _last_convolution(2, self.dtype)(x)
+        return _last_convolution(2)(x)
 
 
 class Draem(nn.Module):
@@ -182,19 +183,19 @@ class Draem(nn.Module):
         reconstruction = ReconstructiveSubnetwork(self.reconstructive_width, **options, name='reconstructive')(
             image, train=train
         )
-        pair = jnp.concatenate([reconstruction, image], axis=-1)
+        pair = jnp.concatenate([reconstruction.astype(self.dtype), image], axis=-1)
         logits = DiscriminativeSubnetwork(self.discriminative_width, **options, name='discriminative')(
             pair, train=train
         )
-        return reconstruction.astype(jnp.float32), logits.astype(jnp.float32)
+        return reconstruction, logits
 
 
-def check_image_size(size, field='image size'):
+def check_image_size(size):
     """Raises UserError unless height and width are multiples of 32."""
     if any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in size):
         raise UserError(
-            f'{field} must be multiples of {SIZE_MULTIPLE} (the discriminative network halves the image five times); '
-            f'found {tuple(size)}.'
+            f'Height and width must be multiples of {SIZE_MULTIPLE} (the discriminative network halves the image five '
+            f'times); found {tuple(size)}.'
         )
 
 

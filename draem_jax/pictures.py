@@ -1,14 +1,10 @@
 """Pictures for people: heat maps, overlays, contours, and labelled sheets of them.
 
-Every picture is uint8 RGB [H, W, 3] and drawn with OpenCV; `write_png` saves it.
+Every picture is uint8 RGB [H, W, 3] and drawn with OpenCV; `images.write_png` saves it.
 """
 
 import cv2
 import numpy as np
-
-from draem_jax.images import write_png
-
-__all__ = ('choose_rows', 'contour', 'heat', 'overlay', 'sheet', 'write_png')
 
 MIN_CELL_SIZE = 128  # Smaller pictures are enlarged to this.
 _MARGIN = 12

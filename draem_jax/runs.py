@@ -15,7 +15,8 @@ from draem_jax.errors import UserError
 
 SCHEMA = 1
 
-# What may change between two starts of one run: where things lie and how often to look.
+# What may change between two starts of one run: where things lie, how often to look, and the length, with which the
+# learning rate's schedule stretches.
 _MAY_CHANGE = {
     'dataset.root',
     'dataset.texture_root',
@@ -51,10 +52,6 @@ def start(workdir, config):
     """
     path = pathlib.Path(workdir) / 'config.json'
     config = json.loads(json.dumps(config))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot write to --workdir '{workdir}': {error.strerror}.") from error
     if path.exists():
         earlier = read_config(workdir)
         for field in sorted(_flat(earlier).keys() | _flat(config).keys()):
@@ -64,7 +61,10 @@ def start(workdir, config):
                     f"'{workdir}' holds a run with {field}={before!r}, not {now!r}. Take another --workdir, "
                     f'or --config.{field}={before!r} to go on with it.'
                 )
-    write_json(path, {'schema': SCHEMA, **config})
+    try:
+        write_json(path, {'schema': SCHEMA, **config})
+    except OSError as error:
+        raise UserError(f"Cannot write to --workdir '{workdir}': {error.strerror}.") from error
 
 
 def read_config(workdir):
@@ -78,7 +78,7 @@ def read_config(workdir):
         config = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"'{path}' is not JSON: {error}.") from error
-    schema = config.pop('schema', None)
+    schema = config.pop('schema', None) if isinstance(config, dict) else None
     if schema != SCHEMA:
         raise UserError(f"'{path}' has schema {schema!r}; this version reads {SCHEMA}.")
     return config

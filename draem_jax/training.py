@@ -48,9 +48,9 @@ def make_schedule(total_steps, *, learning_rate, decay_factor, decay_at, warmup_
     return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
 
 
-def make_optimizer(total_steps, **options):
-    """Adam without weight decay on `make_schedule(total_steps, **options)`."""
-    return optax.adam(make_schedule(total_steps, **options))
+def make_optimizer(schedule):
+    """Adam without weight decay; `schedule` is a function of the step, from `make_schedule`."""
+    return optax.adam(schedule)
 
 
 def init_state(variables, optimizer):
@@ -70,13 +70,14 @@ def scale_images(images):
     return images.astype(jnp.float32) / 255
 
 
-def make_update(model, optimizer, *, loss_options=None):
+def make_update(model, optimizer, *, guess_range=False, **loss_options):
     """One training step, to be mapped by `devices.parallel_update`.
 
     Args:
         model: `networks.Draem` with `axis_name=devices.AXIS`.
         optimizer: from `make_optimizer`.
-        loss_options: keyword arguments of `losses.draem_loss`.
+        guess_range: take SSIM's dynamic range from each batch as the authors' code does, not 1.
+        **loss_options: weights and gamma of `losses.draem_loss`.
 
     Returns:
         update(state, batch) -> (state, metrics). The batch holds 'image' and 'augmented' uint8 [B, H, W, 3] and
@@ -92,7 +93,12 @@ def make_update(model, optimizer, *, loss_options=None):
             (reconstruction, logits), changes = model.apply(
                 {'params': params, 'batch_stats': state.batch_stats}, augmented, train=True, mutable=['batch_stats']
             )
-            loss, parts = losses.draem_loss(reconstruction, logits, image, mask, **(loss_options or {}))
+            dynamic_range = 1.0
+            if guess_range:
+                dynamic_range = losses.authors_dynamic_range(*devices.extremes(jax.lax.stop_gradient(reconstruction)))
+            loss, parts = losses.draem_loss(
+                reconstruction, logits, image, mask, dynamic_range=dynamic_range, **loss_options
+            )
             return loss, (parts, changes['batch_stats'])
 
         (loss, (parts, batch_stats)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(state.params)

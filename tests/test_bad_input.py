@@ -53,7 +53,7 @@ def untrained(tmp_path_factory):
     config = make_config(folder_of_run)
     variables = networks.init_variables(networks.make_model(**config.model), config.dataset.image_size, seed=0)
     with checkpoints.open_checkpoints(folder_of_run) as manager:
-        optimizer = training.make_optimizer(1, **config.optimizer)
+        optimizer = training.make_optimizer(training.make_schedule(1, **config.optimizer))
         checkpoints.save(manager, training.init_state(variables, optimizer))
     return folder_of_run
 

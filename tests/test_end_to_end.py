@@ -67,7 +67,7 @@ def run(config, tmp_path_factory):
 
 def restored(config, workdir, step):
     with checkpoints.open_checkpoints(workdir) as manager:
-        state = train.first_state(config, *train.build(config, STEPS), manager)
+        state = train.first_state(config, *train.build(config, STEPS)[:2], manager)
         assert int(state.step) == step
         return jax.device_get(state)
 
@@ -79,6 +79,8 @@ def test_a_run_leaves_what_the_contract_says(run):
     assert json.loads((run / 'finished.json').read_text())['step'] == STEPS
     lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
     assert [line['step'] for line in lines if 'loss' in line] == [1, 2, 3, 4]
+    rates = [line['learning_rate'] for line in lines if 'loss' in line]
+    assert rates == pytest.approx([1e-4, 1e-4, 1e-4, 2e-5])  # 80 % and 90 % of 4 steps are 3 and 4.
     assert 'validation/pixel_ap' in lines[-1]
     assert (run / 'checkpoints' / str(STEPS)).is_dir()
     assert list(run.glob('events.out.tfevents.*'))
@@ -134,8 +136,10 @@ def test_resumed_run_equals_uninterrupted_run(config, run, tmp_path):
 
 def test_a_finished_run_is_left_alone(config, run, capsys):
     before = (run / 'metrics.jsonl').read_text()
+    (run / 'finished.json').unlink()  # As if it had died just before the last line.
     train.run(config, str(run))
     assert 'Nothing to do' in capsys.readouterr().out
+    assert json.loads((run / 'finished.json').read_text())['step'] == STEPS
     assert (run / 'metrics.jsonl').read_text() == before
 
 
@@ -150,7 +154,7 @@ def test_warm_start_takes_the_networks_of_another_run(config, run, tmp_path):
     warm = config.copy_and_resolve_references()
     warm.training.warm_start = str(run)
     with checkpoints.open_checkpoints(tmp_path) as manager:
-        state = train.first_state(warm, *train.build(warm, STEPS), manager)
+        state = train.first_state(warm, *train.build(warm, STEPS)[:2], manager)
     trained = restored(config, run, STEPS)
     assert int(state.step) == 0
     jax.tree.map(np.testing.assert_array_equal, state.params, trained.params)

@@ -141,7 +141,10 @@ def test_mask_is_the_largest_colour_channel_without_alpha(tmp_path):
     np.testing.assert_array_equal(images.read_mask(tmp_path / 'mask.png'), _RGB.max(axis=-1))
 
 
-@pytest.mark.parametrize(('low', 'high', 'dtype'), [(0, 1, 'uint8'), (0, 255, 'uint16'), (0, 65535, 'uint16')])
+@pytest.mark.parametrize(
+    ('low', 'high', 'dtype'),
+    [(0, 1, 'uint8'), (0, 2, 'uint8'), (0, 100, 'uint8'), (0, 255, 'uint16'), (0, 65535, 'uint16')],
+)
 def test_mask_of_two_values_reaches_255_however_it_was_written(tmp_path, low, high, dtype):
     anomalous = _GREY > 200
     PIL.Image.fromarray(np.where(anomalous, high, low).astype(dtype)).save(tmp_path / 'mask.png')

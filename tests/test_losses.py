@@ -73,8 +73,7 @@ def test_focal_stays_finite_with_its_gradient_for_certain_predictions():
 
 def test_the_authors_range_switches_below_minus_a_half_and_above_128():
     for lowest, highest, expected in ((0, 1, 1), (-0.4, 1, 1), (-0.6, 1, 2), (0, 129, 255), (-0.6, 129, 256)):
-        found = losses.authors_dynamic_range(np.array([lowest, highest], np.float32))
-        assert float(found) == expected
+        assert float(losses.authors_dynamic_range(lowest, highest)) == expected
 
 
 def test_the_total_is_the_weighted_sum_of_the_named_parts():

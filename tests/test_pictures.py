@@ -117,7 +117,7 @@ def test_sheet_leaves_missing_images_empty_and_refuses_too_many():
 
 def test_sheet_is_saved_as_it_is(tmp_path):
     picture = pictures.sheet([('caption', [make_image()])], ['input'])
-    pictures.write_png(tmp_path / 'sheet.png', picture)
+    images.write_png(tmp_path / 'sheet.png', picture)
     np.testing.assert_array_equal(images.read_image(tmp_path / 'sheet.png'), picture)
 
 
