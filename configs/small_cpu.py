@@ -1,10 +1,19 @@
-"""A folder in about an hour on two CPU cores: small images, narrow networks.
+"""A folder in half an hour on two CPU cores: small images, narrow networks.
 
     python train.py --config=configs/small_cpu.py --config.dataset.root=FOLDER \
         --config.dataset.texture_root=TEXTURES --workdir=runs/small
 
 `configs/small_cpu.py:authors64` is a budget at which the authors' own code was run for comparison: 64 px, widths 16
 and 8, 5000 steps, everything else as released.
+
+Magnetic Tile Defects (759 good images to train on) with 1200 DTD textures, on an AMD EPYC server; image AUROC, image
+AP, pixel AUROC, pixel AP:
+
+    authors' code at that budget, seed 0         0.624 0.784 0.601 0.114
+    authors64, seeds 0 to 2, mean                0.642 0.801 0.593 0.119    24 minutes of one core
+    this config, seed 0                          0.737 0.867 0.535 0.105    47 minutes of one core
+
+A hard set: some of its good images show marks that a person would call defects too.
 """
 
 from configs import default
@@ -31,5 +40,5 @@ def get_config(arg=''):
     config.optimizer.warmup_steps = 100
     config.training.steps = 2500
     config.training.checkpoint_every_steps = 500
-    config.evaluation.score_window = 11
+    config.evaluation.score_window = 3  # Chosen on held-out normals with simulated anomalies.
     return config
