@@ -49,6 +49,11 @@ def join(batch):
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
 
 
+def predict_batch(predict, variables, images):
+    """Runs a mapped `predict` on images [B, H, W, 3] spread over the devices; NumPy arrays [B, ...] come back."""
+    return join(jax.device_get(predict(variables, split(images))))
+
+
 def check_processes():
     """Raises UserError where JAX sees several processes, each of which would train on the same examples."""
     if jax.process_count() > 1:

@@ -1,6 +1,5 @@
 """A model on a test split: every image exactly once, in batches over all devices."""
 
-import jax
 import numpy as np
 
 from draem_jax import devices
@@ -23,7 +22,7 @@ def run(predict, variables, batches):
     parts = []
     for batch in batches:
         real = len(batch['label'])
-        outputs = devices.join(jax.device_get(predict(variables, devices.split(batch['image']))))
+        outputs = devices.predict_batch(predict, variables, batch['image'])
         part = {name: value[:real] for name, value in outputs.items()}
         part['image'] = batch['image'][:real]
         part['mask'] = batch['mask'][:real, ..., 0]

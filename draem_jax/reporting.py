@@ -7,6 +7,8 @@ import pathlib
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from draem_jax import runs
+
 
 class RunLog:
     """Writes scalars and pictures of a run to every place where somebody looks; use it in a `with` block.
@@ -20,7 +22,7 @@ class RunLog:
         self._path = pathlib.Path(workdir) / 'metrics.jsonl'
         if self._path.exists():
             lines = [line for line in self._path.read_text().splitlines() if _step_of(line) <= first_step]
-            self._path.write_text(''.join(line + '\n' for line in lines))
+            runs.write_text(self._path, ''.join(line + '\n' for line in lines))
         self._board = SummaryWriter(str(workdir), purge_step=first_step + 1)
 
     def __enter__(self):

@@ -10,12 +10,11 @@ A metric that has no value is None, and `notes` says why; a results file never h
 import csv
 import io
 import json
-import os
 import pathlib
 
 import numpy as np
 
-from draem_jax import metrics
+from draem_jax import metrics, runs
 from draem_jax.metrics import UndefinedMetric
 
 METRICS = ('image_auroc', 'image_ap', 'image_f1_max', 'pixel_auroc', 'pixel_ap', 'pixel_f1_max', 'aupro')
@@ -96,11 +95,10 @@ def write_results(folder, results, rows):
         ValueError: where a number in the results is NaN or infinite, which JSON does not know.
     """
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, indent=2, allow_nan=False, default=_plain)
-    _write(folder / 'results.json', text + '\n')
-    _write(folder / 'results.csv', _csv([results['metrics']]))
-    _write(folder / 'scores.csv', _csv(rows, columns=('filename', 'defect_type', 'label', 'score')))
+    runs.write_text(folder / 'results.json', text + '\n')
+    runs.write_text(folder / 'results.csv', _csv([results['metrics']]))
+    runs.write_text(folder / 'scores.csv', _csv(rows, columns=('filename', 'defect_type', 'label', 'score')))
 
 
 def table(results):
@@ -200,14 +198,6 @@ def _csv(rows, columns=()):
     writer.writeheader()
     writer.writerows(rows)
     return file.getvalue()
-
-
-def _write(path, text):
-    """Replaces the file at once, so that a reader never meets half of it."""
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    # File names of other encodings are written back byte for byte.
-    partial.write_text(text, encoding='utf-8', errors='surrogateescape', newline='')
-    os.replace(partial, path)
 
 
 def _plain(value):

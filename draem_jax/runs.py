@@ -31,13 +31,19 @@ _MAY_CHANGE = {
 }
 
 
-def write_json(path, value):
-    """Writes strict JSON so that a reader sees the whole file or none."""
+def write_text(path, text):
+    """Replaces a file at once, so that a reader, or the next start after a crash, never meets half of it."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + '\n')
-    os.replace(temporary, path)
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    # Names of image files in other encodings are written back byte for byte.
+    partial.write_text(text, encoding='utf-8', errors='surrogateescape', newline='')
+    os.replace(partial, path)
+
+
+def write_json(path, value):
+    """Writes strict JSON, as `write_text` does."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 
 def start(workdir, config):

@@ -1,6 +1,5 @@
 """A look at a network in training: fixed simulated examples, how well it finds them, and a picture of some."""
 
-import jax
 import numpy as np
 
 from draem_jax import devices, metrics, pictures
@@ -21,8 +20,7 @@ def predict_all(predict, variables, images, batch_size):
         Dict of NumPy arrays over all N images, as `predict` names them.
     """
     parts = [
-        devices.join(jax.device_get(predict(variables, devices.split(images[k : k + batch_size]))))
-        for k in range(0, len(images), batch_size)
+        devices.predict_batch(predict, variables, images[k : k + batch_size]) for k in range(0, len(images), batch_size)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
