@@ -14,9 +14,8 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-import data
 from configs import checks, command_line
-from data import pipeline, procedural, reading, synthesis
+from data import inputs, pipeline, synthesis
 from draem_jax import checkpoints, devices, inference, networks, reporting, runs, training, validation
 
 _PICTURE_ROWS = 6
@@ -39,9 +38,10 @@ def run(config, workdir):
     """
     check(config)
     devices.cache_compilations()
-    normals, held_out, textures = load_data(config.dataset)
-    total_steps = config.training.steps or config.training.epochs * math.ceil(len(normals) / config.training.batch_size)
-    print(f'{len(normals)} normal images, {len(held_out)} held out, {len(textures)} textures; {total_steps} steps.')
+    loaded = inputs.load(**config.dataset)
+    epoch_steps = math.ceil(len(loaded.normals) / config.training.batch_size)
+    total_steps = config.training.steps or config.training.epochs * epoch_steps
+    print(f'{loaded} {total_steps} steps.')
 
     runs.start(workdir, config.to_dict())
     with checkpoints.open_checkpoints(workdir, keep=config.training.keep_checkpoints) as manager:
@@ -54,17 +54,17 @@ def run(config, workdir):
             return
         finished_file(workdir).unlink(missing_ok=True)
         update = devices.parallel_update(training.make_update(model, optimizer, **config.loss))
-        look = make_look(config, model, held_out, normals, textures)
+        look = make_look(config, model, loaded)
         batches = pipeline.training_batches(
-            normals,
-            textures,
+            loaded.normals,
+            loaded.textures,
             seed=config.training.seed,
             batch_size=config.training.batch_size,
             first_batch=first_step,
             **config.synthesis,
         )
         with reporting.RunLog(workdir, first_step) as log:
-            validates = bool(len(held_out))
+            validates = bool(len(loaded.held_out))
             loop(
                 config.training,
                 state,
@@ -103,21 +103,6 @@ def check(config):
     devices.check_batch_size(config.evaluation.batch_size, 'evaluation.batch_size')
 
 
-def load_data(options):
-    """(training images, held-out images, textures), uint8 [N, H, W, 3] each."""
-    size = tuple(options.image_size)
-    builder = data.make_builder(options.name, options.category, options.root)
-    if options.texture_source == 'folder':
-        textures = reading.load_textures(options.texture_root, size, limit=options.texture_count)
-    else:
-        textures = procedural.draw_textures(options.texture_count or 512, size, seed=0)
-    reading.prepare(builder)
-    normals, held_out = reading.load_normals(
-        builder, size, antialias=options.antialias, validation_fraction=options.validation_fraction
-    )
-    return normals, held_out, textures
-
-
 def build(config, total_steps):
     """(networks, optimizer, its learning rate as a function of the step)."""
     model = networks.make_model(**config.model, axis_name=devices.AXIS)
@@ -138,18 +123,18 @@ def first_state(config, model, optimizer, manager):
     return training.init_state(variables, optimizer)
 
 
-def make_look(config, model, held_out, normals, textures):
+def make_look(config, model, loaded):
     """A function of the state that predicts fixed simulated examples: -> (examples, predictions).
 
     The examples are made of held-out normal images; where there are none, of training images, for the pictures only.
     """
     batch_size = config.evaluation.batch_size
-    wanted = config.training.validation_examples if len(held_out) else _PICTURE_ROWS
-    examples = pipeline.fixed_examples(
-        held_out if len(held_out) else normals,
-        textures,
+    wanted = config.training.validation_examples if len(loaded.held_out) else _PICTURE_ROWS
+    examples = pipeline.examples(
+        loaded.held_out if len(loaded.held_out) else loaded.normals,
+        loaded.textures,
         seed=_VALIDATION_SEED,
-        count=math.ceil(wanted / batch_size) * batch_size,
+        positions=range(math.ceil(wanted / batch_size) * batch_size),
         **config.synthesis,
     )
     predict = devices.parallel_predict(inference.make_predict(model, score_window=config.evaluation.score_window))

@@ -13,7 +13,12 @@ _RULES = {
         '(height, width), both multiples of 32',
     ),
     'dataset.validation_fraction': (lambda value: 0 <= value < 1, 'in [0, 1)'),
-    'dataset.texture_source': (lambda value: value in ('folder', 'procedural'), "'folder' or 'procedural'"),
+    'dataset.texture_source': (
+        lambda value: value in ('folder', 'dtd', 'procedural', 'colour', 'self'),
+        "'folder', 'dtd', 'procedural', 'colour' or 'self'",
+    ),
+    'dataset.cache': (lambda value: value in ('memory', 'disk', 'none'), "'memory', 'disk' or 'none'"),
+    'dataset.cache_limit_gb': _positive,
     'dataset.texture_count': _at_least_0,
     'model.reconstructive_width': _at_least_1,
     'model.discriminative_width': _at_least_1,
@@ -80,8 +85,14 @@ def check(config):
             allowed = False
         if not allowed:
             raise UserError(f'--config.{path}={value!r}: expected {expected}.')
-    if config.dataset.texture_source == 'folder' and not config.dataset.texture_root:
+    source, root = config.dataset.texture_source, config.dataset.texture_root
+    if source == 'folder' and not root:
         raise UserError(
             'No textures to make anomalies from: pass --config.dataset.texture_root=FOLDER (any images; DTD in '
             'the paper) or --config.dataset.texture_source=procedural to draw them.'
+        )
+    if root and source not in ('folder', 'dtd'):
+        raise UserError(
+            f"--config.dataset.texture_root='{root}' would not be used, for texture_source is '{source}'. "
+            'Pass --config.dataset.texture_source=folder to use it.'
         )

@@ -54,13 +54,21 @@ def get_config(arg='official'):
     config.dataset.antialias = False
     # Part of the normal training images kept out of training, to watch it with simulated anomalies; in [0, 1).
     config.dataset.validation_fraction = 0.0
-    # What is pasted as an anomaly: 'folder' (any images, however nested; official: the 5640 of DTD) or 'procedural'
-    # (drawn, for when nothing can be downloaded).
+    # What is pasted as an anomaly: 'folder' (any images, however nested; official: the 5640 of DTD), 'dtd' (the same as
+    # TFDS keeps it), 'procedural' (drawn, for when nothing can be downloaded), 'colour' (a plain one for each example:
+    # an ablation of the paper), or 'self' (patches of other normal images).
     config.dataset.texture_source = 'folder'
-    # Folder of the texture images.
+    # Folder of the texture images; with 'dtd' TFDS's data folder, or empty for its own.
     config.dataset.texture_root = ''
-    # How many textures to use at most; 0: all of a folder, 512 procedural ones.
+    # How many textures to use at most; 0: all there are, 512 procedural ones.
     config.dataset.texture_count = 0
+    # Where decoded images and textures are kept: 'memory', 'disk' (one memory-mapped file, made once, for more than fit
+    # in memory), or 'none' (decoded for each example). The examples are the same.
+    config.dataset.cache = 'memory'
+    # Folder of the files of 'disk'; empty: draem_jax/images in the user's cache folder.
+    config.dataset.cache_folder = ''
+    # What 'memory' may take, in GB of 10^9 bytes; 10,000 images of 256 x 256 are 2.
+    config.dataset.cache_limit_gb = 8.0
 
     # How a training example is made; the official values are the defaults of data.synthesis.make_example.
     paper = preset == 'paper'
@@ -75,7 +83,7 @@ def get_config(arg='official'):
     # How textures are changed: this many different operations, in random order; 0 for none.
     config.synthesis.operations = PAPER_OPERATIONS if paper else OPERATIONS
     config.synthesis.operation_count = 3
-    # Shape of the anomalies: 'perlin' or 'rectangle'.
+    # Shape of the anomalies: 'perlin', 'simplex' (other noise), 'rectangle', or 'union' (of two Perlin masks).
     config.synthesis.mask_source = 'perlin'
     # The mask is where the noise exceeds a threshold drawn from this range. Official: 0.5; paper: no range.
     config.synthesis.mask_threshold = (0.2, 0.7) if paper else (0.5, 0.5)
@@ -86,6 +94,12 @@ def get_config(arg='official'):
     config.synthesis.mask_rotation_degrees = 90.0
     # Paste only the luma of a texture into images without colour, where it would give itself away. Official: False.
     config.synthesis.match_grey = False
+    # For objects in front of a plain background: keep anomalies where the image differs from the background's colour by
+    # more than this many levels of 255. 0: anywhere. Official and paper: 0.
+    config.synthesis.foreground_threshold = 0
+    # Take pixels that an anomaly changes by less than this many levels of 255 out of its mask; 0: none, as in official
+    # and paper. After JNLD (Guo et al., ICME 2022).
+    config.synthesis.label_correction = 0
 
     config.model = ConfigDict()
     # Channels of the first stage of each network; official: 128 and 64.

@@ -1,4 +1,4 @@
-"""Endless training batches with tf.data: example k is a function of (seed, k) alone."""
+"""Training examples with tf.data: example k is a function of (seed, k) alone."""
 
 import functools
 
@@ -6,37 +6,61 @@ import numpy as np
 import tensorflow as tf
 
 from data import synthesis
+from data.bank import failure
 
 # TensorFlow only prepares data here; JAX owns the accelerators.
 tf.config.set_visible_devices([], 'GPU')
 
 
-def training_batches(images, textures, *, seed, batch_size, first_batch=0, **options):
-    """Batches of simulated anomalies: batch k is examples k B ... k B + B - 1, wherever the iteration starts.
+def training_batches(images, textures, *, seed, batch_size, first_batch=0, process_index=0, process_count=1, **options):
+    """Endless batches of simulated anomalies: batch k is examples k B ... k B + B - 1, wherever the iteration starts.
 
     Args:
-        images: uint8 [N, H, W, 3], normal images.
-        textures: uint8 [T, H, W, 3].
+        images: bank of normal images, uint8 [N, H, W, 3] (`data.bank`; an array is one).
+        textures: bank of textures, uint8 [T, H, W, 3], or synthesis.COLOUR, or synthesis.SELF.
         seed: integer.
-        batch_size: B.
+        batch_size: B, over all processes.
         first_batch: where to start; a resumed run passes the number of batches already seen.
+        process_index: which part of each batch is made here, of `process_count` equal ones in the order of the
+            examples.
+        process_count: a divisor of B.
         **options: of `synthesis.make_example`.
 
     Returns:
-        An endless iterator of dicts of NumPy arrays: 'image' and 'augmented' uint8 [B, H, W, 3],
-        'mask' uint8 [B, H, W, 1] in {0, 1}.
+        An endless iterator of dicts of NumPy arrays: 'image' and 'augmented' uint8 [b, H, W, 3],
+        'mask' uint8 [b, H, W, 1] in {0, 1}, where b = B / process_count.
     """
-    make = functools.partial(
-        synthesis.make_example, tf.convert_to_tensor(images), tf.convert_to_tensor(textures), seed, **options
-    )
-    positions = tf.data.Dataset.range(first_batch * batch_size, np.iinfo(np.int64).max)
-    examples = positions.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return examples.batch(batch_size, drop_remainder=True).prefetch(2).as_numpy_iterator()
+    if batch_size % process_count:
+        raise ValueError(f'A batch of {batch_size} does not divide over {process_count} processes.')
+    part = batch_size // process_count
+    rows = tf.data.Dataset.range(first_batch * part, np.iinfo(np.int64).max)
+    positions = rows.map(lambda row: row // part * batch_size + process_index * part + row % part)
+    return _batches(images, textures, seed, positions, part, options)
 
 
-def fixed_examples(images, textures, *, seed, count, **options):
-    """The first `count` simulated examples, as one dict of arrays: for validation.
+def examples(images, textures, *, seed, positions, **options):
+    """The training examples at some positions, whatever training makes or made them.
 
-    Args and returns: as `training_batches`, with `count` for the batch size.
+    Args:
+        images, textures, seed, **options: as for `training_batches`.
+        positions: K integers >= 0: example j of batch k is at position k B + j.
+
+    Returns:
+        Dict of arrays, as one batch of K.
     """
-    return next(training_batches(images, textures, seed=seed, batch_size=count, **options))
+    positions = np.asarray(list(positions), np.int64)
+    dataset = tf.data.Dataset.from_tensor_slices(positions)
+    return next(_batches(images, textures, seed, dataset, len(positions), options))
+
+
+def _batches(images, textures, seed, positions, batch_size, options):
+    make = functools.partial(synthesis.make_example, images, textures, seed, **options)
+    made = positions.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = made.batch(batch_size, drop_remainder=True).prefetch(2).as_numpy_iterator()
+    try:
+        yield from batches
+    except tf.errors.OpError:
+        for bank in (images, textures):
+            if failure(bank) is not None:
+                raise failure(bank) from None
+        raise

@@ -1,12 +1,15 @@
-"""From a builder to arrays: examples decoded and resized, in memory for training or streamed for testing."""
+"""From a builder to images: decoded and resized, as a bank for training or streamed for testing."""
 
 import collections
 import concurrent.futures
 import os
+import pathlib
 
 import numpy as np
 from tqdm import tqdm
 
+from data.bank import FileImages, Selection
+from data.cache import fingerprint, in_memory, on_disk
 from data.in_place import InPlaceBuilder, read
 from draem_jax import images
 from draem_jax.errors import UserError
@@ -65,17 +68,20 @@ def _map_ahead(function, items):
                 future.cancel()
 
 
-def load_normals(builder, size, *, antialias=False, validation_fraction=0.0):
-    """Decodes the normal training images once.
+def load_normals(builder, size, *, antialias=False, validation_fraction=0.0, cache='memory', cache_folder=''):
+    """The normal training images, parted in two.
 
     Args:
         builder: a TFDS builder with the features of `data.in_place`.
         size: (height, width).
         antialias: as in `images.resize`.
         validation_fraction: part of the images kept apart, the same ones for every seed of training.
+        cache: one of `data.cache.CACHES`.
+        cache_folder: where 'disk' keeps its file; '' for `data.cache.default_folder()`.
 
     Returns:
-        (training images, validation images), uint8 [N, H, W, 3] each; the second is empty at fraction 0.
+        (training images, validation images), banks of uint8 [H, W, 3] (`data.bank`); the second is empty at
+        fraction 0.
 
     Raises:
         UserError: no image is left for one of the two, or a file cannot be read.
@@ -87,42 +93,72 @@ def load_normals(builder, size, *, antialias=False, validation_fraction=0.0):
             f'--config.dataset.validation_fraction={validation_fraction} of {count} images leaves {count - held_out} '
             f'for training and {held_out} for validation; both need at least one.'
         )
-    is_held_out = np.zeros(count, bool)
-    is_held_out[np.random.default_rng(0).permutation(count)[:held_out]] = True
-    training = np.empty((count - held_out, *size, 3), np.uint8)
-    validation = np.empty((held_out, *size, 3), np.uint8)
-    targets = [iter(training), iter(validation)]
-    examples = read_split(builder, 'train', size, antialias=antialias)
-    progress = tqdm(examples, total=count, desc='Reading images', unit='image', leave=False, disable=None)
-    for example, held in zip(progress, is_held_out, strict=True):
-        next(targets[int(held)])[...] = example['image']
-    return training, validation
+
+    def decode_all():
+        examples = read_split(builder, 'train', size, antialias=antialias)
+        for example in tqdm(examples, 'Reading images', count, unit='image', leave=False, disable=None):
+            yield example['image']
+
+    if cache == 'none':
+        if not isinstance(builder, InPlaceBuilder):
+            raise UserError(
+                f"--config.dataset.cache=none reads images where they lie, and '{builder.name}' is kept by TFDS. "
+                'Expected memory or disk.'
+            )
+        bank = FileImages(builder.records('train'), lambda record: read(record, size, antialias)['image'], size)
+    elif cache == 'disk':
+        in_place = isinstance(builder, InPlaceBuilder)
+        files = [record.image for record in builder.records('train')] if in_place else _files_of(builder)
+        identity = [builder.info.full_name, bool(antialias), fingerprint(files)]
+        bank = on_disk(decode_all, (count, *size, 3), identity=identity, folder=cache_folder)
+    else:
+        bank = in_memory(decode_all(), (count, *size, 3))
+    shuffled = np.random.default_rng(0).permutation(count)
+    return Selection(bank, np.sort(shuffled[held_out:])), Selection(bank, np.sort(shuffled[:held_out]))
 
 
-def load_textures(folder, size, *, limit=0):
-    """Decodes the texture images of a folder, however nested.
+def _files_of(builder):
+    """The files in which TFDS keeps a prepared data set."""
+    return sorted(str(path) for path in pathlib.Path(builder.data_path).iterdir())
+
+
+def load_textures(folder, size, *, limit=0, cache='memory', cache_folder=''):
+    """The texture images of a folder, however nested.
 
     Args:
         folder: path.
         size: (height, width) that each is resized to, whatever its shape, as the authors do.
         limit: how many at most, spread evenly over the sorted list; 0 for all.
+        cache: one of `data.cache.CACHES`.
+        cache_folder: where 'disk' keeps its file; '' for `data.cache.default_folder()`.
 
     Returns:
-        uint8 [T, H, W, 3].
+        A bank of T images uint8 [H, W, 3] (`data.bank`).
 
     Raises:
         UserError: no folder, no images in it, or one that cannot be read.
     """
-    paths = images.list_images(folder)
-    if 0 < limit < len(paths):
-        paths = [paths[index] for index in np.linspace(0, len(paths) - 1, limit).round().astype(int)]
-    textures = np.empty((len(paths), *size, 3), np.uint8)
-    decoded = _map_ahead(lambda path: images.resize(images.read_image(path), size), paths)
-    for target, texture in zip(
-        textures, tqdm(decoded, 'Reading textures', len(paths), leave=False, disable=None), strict=True
-    ):
-        target[...] = texture
-    return textures
+    paths = spread(images.list_images(folder), limit)
+
+    def decode(path):
+        return images.resize(images.read_image(path), size)
+
+    def decode_all():
+        return tqdm(_map_ahead(decode, paths), 'Reading textures', len(paths), leave=False, disable=None)
+
+    if cache == 'none':
+        return FileImages(paths, decode, size)
+    if cache == 'disk':
+        identity = ['textures', fingerprint(paths)]
+        return on_disk(decode_all, (len(paths), *size, 3), identity=identity, folder=cache_folder)
+    return in_memory(decode_all(), (len(paths), *size, 3))
+
+
+def spread(items, limit):
+    """At most `limit` of the items, spread evenly over all of them; 0 for all."""
+    if not 0 < limit < len(items):
+        return items
+    return [items[index] for index in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
 def padded_batches(builder, size, batch_size, *, antialias=False):

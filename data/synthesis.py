@@ -8,19 +8,17 @@ References:
     `official`). configs/default.py holds both presets and says where they depart from their sources.
 """
 
-import math
-
 import tensorflow as tf
 
+from data import masks
 from data.augment import LUMA, OPERATIONS, augment, between, rotate
-from data.perlin import perlin_noise
+from data.bank import count_of, take
+from data.draws import angle_between, index_below, uniform
 from draem_jax.errors import UserError
 
-MASK_SOURCES = ('perlin', 'rectangle')
-
-# Rectangles have the sizes of CutPaste (Li et al., CVPR 2021); DRAEM's ablation does not state its own.
-RECTANGLE_AREA = (0.02, 0.15)
-RECTANGLE_ASPECT = (0.3, 3.3)
+# What `textures` may be besides a bank of images.
+COLOUR = 'colour'  # a plain random colour for each example, which is not augmented
+SELF = 'self'  # a patch of another normal image
 
 
 def make_example(
@@ -41,14 +39,15 @@ def make_example(
     min_cell_size=4,
     mask_rotation_degrees=90.0,
     match_grey=False,
+    foreground_threshold=0,
+    label_correction=0,
     trace=False,
 ):
     """Makes the training example at one position. The defaults are the preset `official`.
 
     Args:
-        images: uint8 [N, H, W, 3], normal images, RGB, H and W at least 32.
-        textures: uint8 [T, H, W, 3], what anomalies are made of; None takes a plain random colour per example, which
-            is not augmented.
+        images: uint8 [N, H, W, 3], normal images, RGB, H and W at least 32: a tensor, an array or another `data.bank`.
+        textures: uint8 [T, H, W, 3] likewise, what anomalies are made of; or COLOUR, or SELF.
         seed: int.
         position: int64 scalar tensor, >= 0.
         anomaly_probability: of an example getting a mask at all (a mask may come out empty).
@@ -57,77 +56,92 @@ def make_example(
         opacity: (lowest, highest) share of the texture inside the mask, uniform; (1, 1) switches blending off.
         operations: names out of augment.OPERATIONS.
         operation_count: how many different ones change a texture, in random order; 0 switches augmentation off.
-        mask_source: 'perlin', or 'rectangle' for one upright rectangle of 2 to 15 % of the image.
+        mask_source: one of masks.SOURCES: 'perlin', 'simplex', 'rectangle' (one, upright, 2 to 15 % of the image), or
+            'union' (of two Perlin masks).
         mask_threshold: (lowest, highest) value above which noise is anomalous, uniform.
         max_cells_log2: the noise has 2^k cells per axis, k uniform in 0 ... max_cells_log2, drawn for each axis.
         min_cell_size: in pixels, bounds k on small images: noise vanishes on its lattice, so small cells are empty.
         mask_rotation_degrees: largest rotation of the noise, either way.
         match_grey: paste only the luma of a texture into an image without colour, where colour alone would give the
             anomaly away. Ours; neither the paper nor the authors' code does it.
+        foreground_threshold: anomalies stay where the image differs from its background by more than this many levels
+            of 255 (masks.foreground); 0 lets them lie anywhere, as in the paper.
+        label_correction: pixels that the anomaly changes by less than this many levels of 255 leave the mask
+            (masks.noticeable); 0 keeps all of them, as in the paper.
         trace: also return what the anomaly was made from, for people to look at; slower, the same example.
 
     Returns:
         'image': uint8 [H, W, 3], the normal image, which is the target of the reconstruction.
         'augmented': uint8 [H, W, 3], with the anomaly.
         'mask': uint8 [H, W, 1], 1 where the anomaly is.
-        With `trace` also 'texture' and 'augmented_texture', uint8 [H, W, 3], and 'opacity', float32 scalar, all zero
-        where the example stays clean.
+        With `trace` also 'texture' and 'augmented_texture', uint8 [H, W, 3], 'opacity', float32 scalar, all zero
+        where the example stays clean, and 'order', int32 [operation_count], which of `operations` were applied (-1:
+        none).
     """
+    has_bank = not isinstance(textures, str)
+    assert has_bank or textures in (COLOUR, SELF), f'textures are a bank, {COLOUR!r} or {SELF!r}, not {textures!r}'
     assert images.dtype == tf.uint8, f'images are uint8, not {images.dtype}'
-    if textures is not None:
-        images.shape[1:].assert_is_compatible_with(textures.shape[1:])
+    H, W = images.shape[1:3]
+    if has_bank:
+        tf.TensorShape(images.shape[1:]).assert_is_compatible_with(textures.shape[1:])
     key = tf.stack([tf.constant(seed, tf.int64), tf.cast(position, tf.int64)])
     image_key, mask_key, texture_key, operations_key = tf.unstack(tf.random.split(key, 4))
 
-    choice, rotation, angle, anomaly = tf.unstack(_uniform(image_key, 4))
-    image = tf.gather(images, _index(choice, tf.shape(images)[0]))
-    image = tf.cond(
-        rotation < rotation_probability,
-        lambda: rotate(image, _angle(angle, rotation_degrees)),
-        lambda: image,
-    )
-    height, width, _ = tf.unstack(tf.shape(image))
+    choice, rotation, angle, anomaly = tf.unstack(uniform(image_key, 4))
+    index = index_below(count_of(images), choice)
+    given = take(images, index)
+    degrees = angle_between(rotation_degrees, angle)
+    is_rotated = rotation < rotation_probability
+    image = tf.cond(is_rotated, lambda: rotate(given, degrees), lambda: given)
+    height, width = (n or tf.shape(image)[axis] for axis, n in enumerate((H, W)))
+
+    count = 0 if not has_bank and textures == COLOUR else operation_count
 
     def clean():
-        traced = [tf.zeros_like(image), tf.zeros_like(image), tf.constant(0.0)] if trace else []
+        traced = [tf.zeros_like(image), tf.zeros_like(image), tf.constant(0.0), tf.fill([count], -1)] if trace else []
         return [image, tf.zeros_like(image[..., :1]), *traced]
 
     def anomalous():
-        if mask_source == 'rectangle':
-            mask = draw_rectangle(mask_key, height, width)
-        else:
-            mask = draw_perlin_mask(
-                mask_key,
-                height,
-                width,
-                threshold=mask_threshold,
-                max_cells_log2=max_cells_log2,
-                min_cell_size=min_cell_size,
-                rotation_degrees=mask_rotation_degrees,
-            )
+        mask = masks.draw_mask(
+            mask_key,
+            height,
+            width,
+            source=mask_source,
+            threshold=mask_threshold,
+            max_cells_log2=max_cells_log2,
+            min_cell_size=min_cell_size,
+            rotation_degrees=mask_rotation_degrees,
+        )
+        if foreground_threshold:
+            # Of the image as it was given: in a rotated one the black corners would count as the object or hide it.
+            front = masks.foreground(given, foreground_threshold)
+            mask *= tf.cond(is_rotated, lambda: rotate(255 * front, degrees) // 128, lambda: front)
         is_grey = match_grey and tf.reduce_all(image == image[..., :1])
-        texture, share = _draw_texture(texture_key, textures, tf.shape(image), opacity)
-        order, numbers = _draw_operations(operations_key, len(operations), 0 if textures is None else operation_count)
+        texture, share = _draw_texture(texture_key, textures, images, index, given, opacity)
+        order, numbers = _draw_operations(operations_key, len(operations), count)
         if trace:
             augmented_texture = _turn_grey(augment(texture, operations, order, numbers), is_grey)
-            blended = tf.where(mask > 0, blend(image, augmented_texture, share), image)
-            return [blended, mask, texture, augmented_texture, share]
-        # A mask covers few pixels, and the texture is of no interest outside of them.
-        points = tf.where(tf.reshape(mask, [-1]) > 0)[:, 0]
-        pixels = tf.reshape(image, [-1, 3])
-        material = _turn_grey(augment(texture, operations, order, numbers, points), is_grey)
-        blended = blend(tf.gather(pixels, points), material, share)
-        augmented = tf.tensor_scatter_nd_update(pixels, points[:, None], blended)
-        return [tf.reshape(augmented, tf.shape(image)), mask]
+            augmented = tf.where(mask > 0, blend(image, augmented_texture, share), image)
+            traced = [texture, augmented_texture, share, order]
+        else:
+            # A mask covers few pixels, and the texture is of no interest outside of them.
+            points = tf.where(tf.reshape(mask, [-1]) > 0)[:, 0]
+            pixels = tf.reshape(image, [-1, 3])
+            material = _turn_grey(augment(texture, operations, order, numbers, points), is_grey)
+            blended = blend(tf.gather(pixels, points), material, share)
+            augmented = tf.reshape(tf.tensor_scatter_nd_update(pixels, points[:, None], blended), tf.shape(image))
+            traced = []
+        if label_correction:
+            mask = masks.noticeable(mask, augmented, image, label_correction)
+        return [augmented, mask, *traced]
 
     augmented, mask, *traced = tf.cond(anomaly < anomaly_probability, anomalous, clean)
-    H, W = images.shape[1:3]
     example = {
         'image': tf.ensure_shape(image, [H, W, 3]),
         'augmented': tf.ensure_shape(augmented, [H, W, 3]),
         'mask': tf.ensure_shape(mask, [H, W, 1]),
     }
-    return example | dict(zip(('texture', 'augmented_texture', 'opacity'), traced, strict=False))
+    return example | dict(zip(('texture', 'augmented_texture', 'opacity', 'order'), traced, strict=False))
 
 
 def blend(image, texture, opacity):
@@ -144,49 +158,6 @@ def _turn_grey(pixels, condition):
     return tf.where(condition, luma, pixels)
 
 
-def draw_perlin_mask(key, height, width, *, threshold, max_cells_log2, min_cell_size, rotation_degrees):
-    """Thresholded, rotated Perlin noise.
-
-    Args:
-        key: int64 [2], for the stateless draws.
-        height: H, in pixels, int or int32 scalar tensor; `width` likewise.
-        threshold, max_cells_log2, min_cell_size, rotation_degrees: see make_example.
-
-    Returns:
-        uint8 [H, W, 1] of 0 and 1; may be all zero. The corners that a rotation uncovers are 0.
-    """
-    numbers_key, angles_key = tf.unstack(tf.random.split(key, 2))
-    log2_y, log2_x, angle, level = tf.unstack(_uniform(numbers_key, 4))
-    lattice_size = 2**max_cells_log2 + 1
-    angles = tf.random.stateless_uniform([lattice_size, lattice_size], angles_key, maxval=2.0 * math.pi)
-    cells = [
-        tf.bitwise.left_shift(1, _index(log2, 1 + largest_cells_log2(size, max_cells_log2, min_cell_size)))
-        for log2, size in ((log2_y, height), (log2_x, width))
-    ]
-    noise = rotate(perlin_noise(angles, *cells, height, width)[..., None], _angle(angle, rotation_degrees))
-    return tf.cast(noise > tf.cast(between(*threshold, level), tf.float32), tf.uint8)
-
-
-def largest_cells_log2(size, max_cells_log2, min_cell_size):
-    """The largest k <= max_cells_log2 that leaves each of 2^k cells `min_cell_size` of `size` pixels; int32, >= 0."""
-    cells = tf.constant([2**k for k in range(1, max_cells_log2 + 1)], tf.int32)
-    return tf.reduce_sum(tf.cast(cells * min_cell_size <= size, tf.int32))
-
-
-def draw_rectangle(key, height, width):
-    """One upright rectangle inside the image: uint8 [H, W, 1] of 0 and 1. Area and aspect are uniform in logarithm."""
-    area, aspect, top, left = tf.unstack(_uniform(key, 4))
-    size = tf.cast(tf.stack([height, width]), tf.float64)
-    area, aspect = _log_between(*RECTANGLE_AREA, area), _log_between(*RECTANGLE_ASPECT, aspect)
-    sides = tf.clip_by_value(tf.round(size * tf.sqrt(tf.stack([area * aspect, area / aspect]))), 1.0, size)
-    start = tf.floor(tf.stack([top, left]) * (size - sides + 1.0))
-    rows, columns = (
-        (tf.range(n, dtype=tf.float64) >= start[axis]) & (tf.range(n, dtype=tf.float64) < start[axis] + sides[axis])
-        for axis, n in enumerate(tf.unstack(size))
-    )
-    return tf.cast(rows[:, None] & columns[None, :], tf.uint8)[..., None]
-
-
 def check_options(
     *,
     anomaly_probability,
@@ -201,6 +172,8 @@ def check_options(
     min_cell_size,
     mask_rotation_degrees,
     match_grey,
+    foreground_threshold,
+    label_correction,
 ):
     """Raises UserError, one line naming the config field, for values that make_example cannot work with."""
 
@@ -228,23 +201,39 @@ def check_options(
         operation_count,
         f'0 to {len(operations)}, the number of synthesis.operations, which are drawn without replacement',
     )
-    require(mask_source in MASK_SOURCES, 'mask_source', mask_source, f'one of {", ".join(MASK_SOURCES)}')
+    require(mask_source in masks.SOURCES, 'mask_source', mask_source, f'one of {", ".join(masks.SOURCES)}')
     # Below 0 the corners that the rotation uncovers would count; no noise exceeds 1.
     require_range('mask_threshold', mask_threshold, 0.0, 1.0)
     require(isinstance(match_grey, bool), 'match_grey', match_grey, 'True or False')
     require(0 <= max_cells_log2 <= 8, 'max_cells_log2', max_cells_log2, '0 to 8, for 1 to 256 cells')
     require(min_cell_size >= 2, 'min_cell_size', min_cell_size, 'at least 2 pixels, for noise is 0 on its lattice')
+    for field, value in (('foreground_threshold', foreground_threshold), ('label_correction', label_correction)):
+        require(0 <= value < 255, field, value, 'levels from 0 (off) to 254')
 
 
-def _draw_texture(key, textures, shape, opacity):
-    """A texture, uint8 [H, W, 3], and its opacity, in (lowest, highest]."""
-    choice, share, *colour = tf.unstack(_uniform(key, 5))
-    if textures is None:
-        texture = tf.broadcast_to(tf.cast(tf.stack(colour) * 256.0, tf.uint8), shape)
+def _draw_texture(key, textures, images, index, image, opacity):
+    """A texture, uint8 [H, W, 3], and its opacity, in (lowest, highest], for the image at an index of `images`."""
+    choice, share, *numbers = tf.unstack(uniform(key, 5))
+    if not isinstance(textures, str):
+        texture = take(textures, index_below(count_of(textures), choice))
+    elif textures == COLOUR:
+        texture = tf.broadcast_to(tf.cast(tf.stack(numbers) * 256.0, tf.uint8), tf.shape(image))
     else:
-        texture = tf.gather(textures, _index(choice, tf.shape(textures)[0]))
+        # Another image, wherever there is another one.
+        count = count_of(images)
+        other = (index + 1 + index_below(tf.maximum(count - 1, 1), choice)) % count
+        texture = shift(take(images, other), numbers[0] - 0.5, numbers[1] - 0.5)
     lowest, highest = opacity
     return texture, tf.cast(between(highest, lowest, share), tf.float32)
+
+
+def shift(image, down, right):
+    """Moves an image, uint8 [H, W, 3], by parts of its size in [-1, 1]; what comes in is mirrored, without a seam."""
+    for axis, part in enumerate((down, right)):
+        size = tf.shape(image)[axis]
+        position = (tf.range(size) - tf.cast(tf.round(tf.cast(size, tf.float64) * part), tf.int32)) % (2 * size)
+        image = tf.gather(image, tf.minimum(position, 2 * size - 1 - position), axis=axis)
+    return image
 
 
 def _draw_operations(key, available, count):
@@ -252,23 +241,3 @@ def _draw_operations(key, available, count):
     numbers = tf.random.stateless_uniform([available + 3 * count], key)
     order = tf.math.top_k(numbers[:available], count).indices
     return order, tf.reshape(numbers[available:], [count, 3])
-
-
-def _uniform(key, count):
-    """`count` numbers in [0, 1): in float64, so that every one of many images is as likely as the next."""
-    return tf.random.stateless_uniform([count], key, dtype=tf.float64)
-
-
-def _index(u, count):
-    """Maps u in [0, 1) onto 0 ... count - 1."""
-    return tf.cast(u * tf.cast(count, tf.float64), tf.int32)
-
-
-def _log_between(low, high, u):
-    """Maps u in [0, 1) onto [low, high), uniform in logarithm."""
-    return tf.exp(between(math.log(low), math.log(high), u))
-
-
-def _angle(u, degrees):
-    """Maps u in [0, 1) onto [-degrees, degrees)."""
-    return tf.cast(between(-degrees, degrees, u), tf.float32)

@@ -27,7 +27,8 @@ EXPERIMENTS = [(name,) for name in MODULES] + [(name, one) for name, several in 
 def load(name, *arguments):
     config = importlib.import_module(f'configs.{name}').get_config(*arguments)
     config.dataset.root = config.dataset.root or 'images'
-    config.dataset.texture_root = config.dataset.texture_root or 'textures'
+    if config.dataset.texture_source == 'folder':
+        config.dataset.texture_root = 'textures'
     return config
 
 
@@ -203,3 +204,9 @@ def test_textures_from_a_folder_need_the_folder():
 def test_an_unknown_preset_is_named_with_those_that_exist(experiment):
     with pytest.raises(ValueError, match=r'papper.*official, paper'):
         load(*experiment)
+
+
+def test_a_texture_folder_that_would_not_be_used_is_refused():
+    config = load('folder')
+    config.dataset.texture_root = 'textures'
+    assert 'texture_source=folder' in message_of(config)

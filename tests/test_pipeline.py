@@ -1,12 +1,17 @@
 """Training batches: what they hold, and that an example depends on its seed and position alone."""
 
 import itertools
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from data import pipeline
+from data.bank import FileImages
+from draem_jax.errors import UserError
 
 _RNG = np.random.default_rng(0)
 IMAGES, TEXTURES = (_RNG.integers(0, 256, (count, 32, 64, 3), dtype=np.uint8) for count in (3, 5))
@@ -85,11 +90,56 @@ def test_options_reach_the_synthesis():
     assert anomalous['mask'].any(axis=(1, 2, 3)).all()
 
 
-def test_fixed_examples_are_the_first_of_the_run(run):
-    found = pipeline.fixed_examples(IMAGES, TEXTURES, seed=1, count=10)
+def test_examples_of_the_first_positions_are_the_first_of_the_run(run):
+    found = pipeline.examples(IMAGES, TEXTURES, seed=1, positions=range(10))
     assert_equal(found, {name: value[:10] for name, value in run.items()})
 
 
 def test_positions_far_into_a_long_run_are_reached_at_once(run):
     found = examples(4, first_batch=10**9)
     assert (found['image'] != run['image'][:4]).any()
+
+
+def test_examples_of_any_positions_in_any_order(run):
+    positions = [17, 3, 3, 30]
+    found = pipeline.examples(IMAGES, TEXTURES, seed=1, positions=positions)
+    assert_equal(found, {name: value[positions] for name, value in run.items()})
+
+
+@pytest.mark.parametrize('process_count', [1, 2, 4])
+def test_the_parts_of_all_processes_make_the_whole_batch(run, process_count):
+    options = {'seed': 1, 'batch_size': 8, 'first_batch': 1, 'process_count': process_count}
+    parts = [
+        next(pipeline.training_batches(IMAGES, TEXTURES, process_index=index, **options))
+        for index in range(process_count)
+    ]
+    assert_equal(stack(parts), {name: value[8:16] for name, value in run.items()})
+
+
+def test_a_batch_that_does_not_divide_over_the_processes_is_refused():
+    with pytest.raises(ValueError, match='8 does not divide over 3'):
+        next(pipeline.training_batches(IMAGES, TEXTURES, seed=1, batch_size=8, process_count=3))
+
+
+def test_another_process_makes_the_same_bytes(run, tmp_path):
+    path = tmp_path / 'examples.npz'
+    np.savez(tmp_path / 'banks.npz', images=IMAGES, textures=TEXTURES)
+    code = (
+        'import sys, numpy as np\n'
+        'from data import pipeline\n'
+        'banks = np.load(sys.argv[1])\n'
+        'made = pipeline.examples(banks["images"], banks["textures"], seed=1, positions=range(32))\n'
+        'np.savez(sys.argv[2], **made)'
+    )
+    root = pathlib.Path(pipeline.__file__).parent.parent
+    subprocess.run([sys.executable, '-c', code, tmp_path / 'banks.npz', path], cwd=root, check=True)
+    assert_equal(dict(np.load(path)), run)
+
+
+def test_a_file_that_cannot_be_decoded_ends_the_training_by_its_own_error():
+    def decode(file):
+        raise UserError(f"Cannot read image '{file}'.")
+
+    bank = FileImages(['broken.png'], decode, (32, 64))
+    with pytest.raises(UserError, match=r'broken\.png'):
+        pipeline.examples(bank, TEXTURES, seed=1, positions=range(4))

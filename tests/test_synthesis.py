@@ -8,11 +8,10 @@ import tensorflow as tf
 from configs import default
 from data import synthesis
 from data.augment import OPERATIONS
-from data.synthesis import check_options, draw_perlin_mask, draw_rectangle, largest_cells_log2, make_example
+from data.synthesis import COLOUR, SELF, check_options, make_example, shift
 from draem_jax.errors import UserError
 
 PRESETS = {name: dict(default.get_config(name).synthesis) for name in default.PRESETS}
-MASK_OPTIONS = {'threshold': (0.5, 0.5), 'max_cells_log2': 5, 'min_cell_size': 4, 'rotation_degrees': 90.0}
 ALWAYS = {'anomaly_probability': 1.0, 'rotation_probability': 0.0}
 
 
@@ -110,8 +109,8 @@ def test_augmentation_and_opacity_can_be_switched_off():
     np.testing.assert_array_equal(plain['augmented'], np.where(plain['mask'] > 0, plain['texture'], plain['image']))
 
 
-def test_without_textures_an_anomaly_has_one_plain_colour():
-    plain = examples(32, textures=None, opacity=(1.0, 1.0), mask_source='rectangle', **ALWAYS)
+def test_an_anomaly_of_source_colour_has_one_plain_colour():
+    plain = examples(32, textures=COLOUR, opacity=(1.0, 1.0), mask_source='rectangle', **ALWAYS)
     pairs = zip(plain['augmented'], plain['mask'][..., 0] > 0, strict=True)
     colours = [set(map(tuple, image[inside])) for image, inside in pairs]
     assert all(len(colour) == 1 for colour in colours)
@@ -156,58 +155,6 @@ def test_one_colour_images_and_a_single_texture_work():
     np.testing.assert_array_equal(made['augmented'][made['mask'][..., 0] == 0], 90)
 
 
-def draw_masks(count, size, **options):
-    masks = tf.data.Dataset.range(count).map(
-        lambda i: draw_perlin_mask(tf.stack([tf.constant(1, tf.int64), i]), size, size, **(MASK_OPTIONS | options))
-    )
-    return np.stack(list(masks.as_numpy_iterator()))
-
-
-def test_mask_areas_are_those_of_the_published_code():
-    # 11,938 masks of the authors' code: 5.2 % empty, the others 4.7 % in the median, 1.8 and 9.4 % at 5 and 95 %.
-    # 600 masks here: the tolerances are three to four standard deviations of such a sample.
-    areas = 100.0 * draw_masks(600, 256).mean(axis=(1, 2, 3))
-    assert 100.0 * (areas == 0).mean() == pytest.approx(5.2, abs=3.0)
-    low, median, high = np.percentile(areas[areas > 0], [5, 50, 95])
-    assert median == pytest.approx(4.7, abs=0.5)
-    assert low == pytest.approx(1.8, abs=0.6)
-    assert high == pytest.approx(9.4, abs=1.2)
-
-
-def test_number_of_cells_is_capped_on_small_images():
-    found = {size: int(largest_cells_log2(size, 5, 4)) for size in (32, 63, 64, 100, 128, 256, 1024)}
-    assert found == {32: 3, 63: 3, 64: 4, 100: 4, 128: 5, 256: 5, 1024: 5}
-
-
-def test_large_cells_make_few_regions():
-    def most_regions(**options):
-        return max(scipy.ndimage.label(mask[..., 0])[1] for mask in draw_masks(60, 32, **options))
-
-    assert most_regions(min_cell_size=32) <= 2  # one cell
-    assert most_regions(min_cell_size=2) > 8  # up to 16 x 16
-
-
-def test_random_threshold_lies_between_its_bounds():
-    least, most, between = (draw_masks(40, 64, threshold=t) for t in ((0.7, 0.7), (0.2, 0.2), (0.2, 0.7)))
-    assert (least <= between).all()
-    assert (between <= most).all()
-    assert least.sum() < between.sum() < most.sum()
-
-
-def test_rotation_leaves_the_corners_of_a_mask_empty():
-    masks = draw_masks(200, 64, threshold=(0.0, 0.0))
-    assert masks.mean() == pytest.approx(0.4, abs=0.1)
-    assert masks[:, 0, 0].mean() < 0.15
-
-
-def test_rectangles_are_full_and_sized_as_in_cutpaste():
-    for i in range(50):
-        mask = draw_rectangle(tf.constant([2, i], tf.int64), 120, 90)[..., 0].numpy()
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
-        assert 0.018 < mask.mean() < 0.16
-
-
 def test_default_options_are_the_official_preset():
     parameters = inspect.signature(make_example).parameters
     assert {name: parameters[name].default for name in PRESETS['official']} == PRESETS['official']
@@ -234,7 +181,9 @@ def test_presets_pass_their_own_check(options):
         ('operations', ('invert', 'invert', 'rotate'), 'every name once'),
         ('operations', ('invert', 'rotate'), '0 to 2'),
         ('operation_count', 11, '0 to 10'),
-        ('mask_source', 'circle', 'perlin, rectangle'),
+        ('mask_source', 'circle', 'perlin, simplex, rectangle, union'),
+        ('foreground_threshold', 255, '0 (off) to 254'),
+        ('label_correction', -1, '0 (off) to 254'),
         ('mask_threshold', (-0.1, 0.5), 'within 0'),
         ('max_cells_log2', 20, '0 to 8'),
         ('min_cell_size', 1, 'at least 2'),
@@ -271,3 +220,56 @@ def test_match_grey_pastes_grey_into_grey_images_only():
     assert (made['augmented'] != made['image']).any()
     for name, values in examples(20, **options).items():
         np.testing.assert_array_equal(values, examples(20, **ALWAYS)[name])
+
+
+def test_an_anomaly_of_source_self_is_a_mirrored_shift_of_another_normal_image():
+    made = examples(40, textures=SELF, trace=True, operation_count=0, mask_source='rectangle', **ALWAYS)
+    images = IMAGES.numpy()
+    for image, texture in zip(made['image'], made['texture'], strict=True):
+        own = next(k for k in range(len(images)) if (images[k] == image).all())
+        # Symmetric extension by NumPy, of which the texture is a window.
+        others = [np.pad(images[k], ((16, 16), (16, 16), (0, 0)), 'symmetric') for k in range(len(images)) if k != own]
+        windows = [np.lib.stride_tricks.sliding_window_view(other, (32, 32, 3))[..., 0, :, :, :] for other in others]
+        assert any((window == texture).all(axis=(2, 3, 4)).any() for window in windows)
+
+
+def test_a_single_normal_image_lends_patches_to_itself():
+    assert examples(8, images=IMAGES[:1], textures=SELF, **ALWAYS)['mask'].any()
+
+
+def test_shifting_by_nothing_changes_nothing():
+    np.testing.assert_array_equal(
+        shift(IMAGES[0], tf.constant(0.0, tf.float64), tf.constant(0.0, tf.float64)), IMAGES[0]
+    )
+
+
+def test_anomalies_stay_on_the_foreground_also_of_rotated_images():
+    image = np.full((1, 64, 64, 3), 200, np.uint8)
+    image[:, 12:52, 26:38] = 60
+    options = {'foreground_threshold': 30, 'anomaly_probability': 1.0, 'mask_threshold': (0.0, 0.0)}
+    made = examples(40, tf.constant(image), random_images(3, 64, 64), rotation_probability=0.5, **options)
+    front = made['image'][..., 0] < 190
+    front &= made['image'][..., 0] > 55  # neither the background nor the black corners
+    near = scipy.ndimage.binary_dilation(front, np.ones((1, 5, 5)))
+    assert made['mask'].any(axis=(1, 2, 3)).mean() > 0.9
+    assert not made['mask'][..., 0][~near].any()
+
+
+def test_label_correction_clears_the_mask_and_leaves_the_image():
+    plain, corrected = (examples(40, label_correction=levels, **ALWAYS) for levels in (0, 25))
+    np.testing.assert_array_equal(corrected['augmented'], plain['augmented'])
+    change = np.abs(plain['augmented'].astype(int) - plain['image']).max(axis=-1)
+    np.testing.assert_array_equal(corrected['mask'][..., 0], plain['mask'][..., 0] * (change >= 25))
+    assert corrected['mask'].sum() < plain['mask'].sum()
+
+
+def test_tracing_tells_the_operations_in_their_order(traced):
+    anomalous = traced['opacity'] > 0
+    assert (traced['order'][~anomalous] == -1).all()
+    assert all(len(set(order)) == 3 for order in traced['order'][anomalous].tolist())
+    # Applied one by one to the traced texture, those without a strength reproduce the augmented one.
+    made = examples(30, trace=True, operations=('invert', 'equalize'), operation_count=2, **ALWAYS)
+    for order, texture, expected in zip(made['order'], made['texture'], made['augmented_texture'], strict=True):
+        for index in order:
+            texture = OPERATIONS[('invert', 'equalize')[index]](tf.constant(texture), None).numpy()
+        np.testing.assert_array_equal(texture, expected)

@@ -5,14 +5,11 @@ A field is float [SIZE, SIZE]; lengths are in pixels, colours RGB in 0..1.
 
 import functools
 
-import cv2
 import numpy as np
-import opensimplex
+
+from data import simplex
 
 SIZE = 128
-
-# OpenSimplex costs 12 us per point and 1 ms per seed: one generator serves all, and a random offset makes a new field.
-_SIMPLEX = opensimplex.OpenSimplex(seed=0)
 
 
 @functools.cache
@@ -34,12 +31,8 @@ def mix(first, second, weight):
 
 
 def smooth_noise(rng, cells):
-    """OpenSimplex noise of about `cells` hills across the image, in -1..1, drawn small and enlarged."""
-    points = 3 * cells + 1
-    y_offset, x_offset = rng.uniform(0, 10_000, 2)
-    steps = np.linspace(0, cells, points)
-    small = _SIMPLEX.noise2array(x_offset + steps, y_offset + steps)
-    return cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    """OpenSimplex noise of about `cells` hills across the image, in -1..1."""
+    return simplex.noise(rng, cells, cells, (SIZE, SIZE))
 
 
 def along(table, position):

@@ -1,0 +1,163 @@
+"""Everything a training reads, by the names of the config's section `dataset`: normal images and textures."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import data
+from data import procedural, reading, synthesis
+from data.cache import check_memory, fingerprint, gigabytes, in_memory, on_disk
+from draem_jax import images
+from draem_jax.errors import UserError
+
+TEXTURE_SOURCES = ('folder', 'dtd', 'procedural', synthesis.COLOUR, synthesis.SELF)
+PROCEDURAL_TEXTURES = 512  # where no number is given
+_DTD_ARCHIVE = 'dtd-r1.0.1.tar.gz'
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a training reads.
+
+    Attributes:
+        normals: bank of normal images to train on, uint8 [N, H, W, 3] (`data.bank`).
+        held_out: bank of normal images kept apart; empty where none are.
+        textures: bank of textures, or synthesis.COLOUR, or synthesis.SELF.
+        cache: one of `data.cache.CACHES`.
+    """
+
+    normals: Any
+    held_out: Any
+    textures: Any
+    cache: str
+
+    def __str__(self):
+        """One line: how many there are, and what they take."""
+        if isinstance(self.textures, str):
+            textures = {'colour': 'plain colours', 'self': 'patches of the normal images'}[self.textures]
+            shapes = []
+        else:
+            textures = f'{len(self.textures)} textures'
+            shapes = [self.textures.shape]
+        shapes += [self.normals.shape, self.held_out.shape]
+        size = sum(map(gigabytes, shapes))
+        kept = {'memory': f'{size:.2f} GB in memory', 'disk': f'{size:.2f} GB on disk', 'none': 'decoded as needed'}
+        height, width = self.normals.shape[1:3]
+        return (
+            f'{len(self.normals)} normal images of {height} x {width}, {len(self.held_out)} held out; {textures}; '
+            f'{kept[self.cache]}.'
+        )
+
+
+def load(
+    *,
+    name,
+    category,
+    root,
+    image_size,
+    antialias,
+    validation_fraction,
+    texture_source,
+    texture_root,
+    texture_count,
+    cache,
+    cache_folder,
+    cache_limit_gb,
+):
+    """Reads what configs/default.py describes under `dataset`.
+
+    Returns:
+        `Inputs`.
+
+    Raises:
+        UserError: something is missing, cannot be read, or needs more memory than allowed.
+    """
+    size = tuple(image_size)
+    keep = {'cache': cache, 'cache_folder': cache_folder}
+    builder = data.make_builder(name, category, root)
+    # Textures first: of drawn data sets the drawing takes longest, and a mistake should show before it.
+    make_textures, count = _texture_loader(texture_source, texture_root, texture_count, size, keep)
+    if cache == 'memory':
+        normals = reading.count_examples(builder, 'train') if builder.info.splits else 0
+        check_memory([(number, *size, 3) for number in (normals, count)], cache_limit_gb)
+    textures = make_textures()
+    reading.prepare(builder)
+    normals, held_out = reading.load_normals(
+        builder, size, antialias=antialias, validation_fraction=validation_fraction, **keep
+    )
+    return Inputs(normals, held_out, textures, cache)
+
+
+def _texture_loader(source, root, limit, size, keep):
+    """(a function without arguments that makes the textures, how many they will be)."""
+    if source == 'folder':
+        count = len(reading.spread(images.list_images(root), limit))
+        return lambda: reading.load_textures(root, size, limit=limit, **keep), count
+    if source == 'dtd':
+        builder = dtd_builder(root)
+        return lambda: _load_dtd(builder, size, limit, **keep), limit or 5640
+    if source == 'procedural':
+        count = limit or PROCEDURAL_TEXTURES
+        return lambda: procedural.draw_textures(count, size, seed=0), count
+    return lambda: source, 0
+
+
+def dtd_builder(root):
+    """TFDS's builder of the Describable Textures Dataset, prepared.
+
+    Args:
+        root: the TFDS data folder that holds it, '' for TFDS's own. Where it is not prepared, its archive must lie in
+            `<root>/downloads/manual/`: nothing is downloaded here.
+
+    Raises:
+        UserError: neither is there, or the archive is damaged.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder('dtd', data_dir=root or None)
+    folder = pathlib.Path(builder.data_dir).parents[1]
+    archive = folder / 'downloads' / 'manual' / _DTD_ARCHIVE
+    if not builder.is_prepared():
+        if not archive.is_file():
+            raise UserError(
+                f"No textures: TFDS has not prepared 'dtd' in '{folder}', and there is no "
+                f"'{archive}' to prepare it from. Put it there, or unpack it anywhere and pass "
+                '--config.dataset.texture_source=folder --config.dataset.texture_root=.../dtd/images.'
+            )
+        try:
+            builder.download_and_prepare()
+        except tfds.core.download.download_manager.NonMatchingChecksumError as error:
+            raise UserError(f"'{archive}' is not the archive that TFDS knows: download it again.") from error
+    return builder
+
+
+def _load_dtd(builder, size, limit, *, cache, cache_folder):
+    """All three splits of DTD, as the authors use it; a bank as from `reading.load_textures`."""
+    if cache == 'none':
+        raise UserError(
+            '--config.dataset.cache=none reads images where they lie, and the textures of texture_source=dtd are kept '
+            'by TFDS. Expected memory or disk, or texture_source=folder.'
+        )
+    splits = sorted(builder.info.splits)
+    count = sum(builder.info.splits[split].num_examples for split in splits)
+    wanted = reading.spread(range(count), limit)
+
+    def decode_all():
+        chosen, position = set(wanted), 0
+        bar = tqdm(total=len(wanted), desc='Reading textures', leave=False, disable=None)
+        for split in splits:
+            for example in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
+                if position in chosen:
+                    bar.update()
+                    yield images.resize(np.ascontiguousarray(example['image']), size)
+                position += 1
+        bar.close()
+
+    shape = (len(wanted), *size, 3)
+    if cache == 'memory':
+        return in_memory(decode_all(), shape)
+    files = sorted(str(path) for path in pathlib.Path(builder.data_path).iterdir())
+    return on_disk(decode_all, shape, identity=['dtd', limit, fingerprint(files)], folder=cache_folder)

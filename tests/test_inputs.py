@@ -1,0 +1,96 @@
+"""What a training reads, by the names of the config."""
+
+import hashlib
+import io
+import tarfile
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow_datasets as tfds
+from trees import draw_textures, draw_tree
+
+from configs import default
+from data import inputs
+from draem_jax.errors import UserError
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """The options of a tiny data set, without textures."""
+    options = default.get_config().dataset
+    options.root = str(draw_tree(tmp_path / 'tree'))
+    options.image_size = (32, 32)
+    return options
+
+
+def test_a_line_says_what_was_read_and_what_it_takes(dataset, tmp_path):
+    dataset.texture_root = str(draw_textures(tmp_path / 'textures'))
+    dataset.validation_fraction = 0.25
+    assert str(inputs.load(**dataset)) == ('6 normal images of 32 x 32, 2 held out; 5 textures; 0.00 GB in memory.')
+
+
+@pytest.mark.parametrize(('source', 'words'), [('colour', 'plain colours'), ('self', 'patches of the normal images')])
+def test_sources_that_need_no_textures(dataset, source, words):
+    dataset.texture_source = source
+    found = inputs.load(**dataset)
+    assert found.textures == source
+    assert words in str(found)
+
+
+def test_drawn_textures_have_the_size_and_the_number_asked_for(dataset):
+    dataset.texture_source, dataset.texture_count = 'procedural', 7
+    assert inputs.load(**dataset).textures.shape == (7, 32, 32, 3)
+
+
+def test_too_little_memory_is_said_before_anything_is_decoded(dataset):
+    dataset.texture_source, dataset.texture_count, dataset.cache_limit_gb = 'procedural', 10**6, 1.0
+    with pytest.raises(UserError, match='cache=disk'):
+        inputs.load(**dataset)
+
+
+def test_dtd_that_is_nowhere_is_refused_at_once(dataset, tmp_path):
+    dataset.texture_source, dataset.texture_root = 'dtd', str(tmp_path)
+    with pytest.raises(UserError, match=r'dtd-r1\.0\.1\.tar\.gz.*texture_source=folder'):
+        inputs.load(**dataset)
+
+
+@pytest.fixture
+def dtd_archive(tmp_path):
+    """Three textures, one for each split, packed as DTD is, where TFDS looks for it."""
+    archive = tmp_path / 'downloads' / 'manual' / 'dtd-r1.0.1.tar.gz'
+    archive.parent.mkdir(parents=True)
+    with tarfile.open(archive, 'w') as tar:  # As the original: a plain tar whatever its name says.
+
+        def add(name, data):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+        for k, split in enumerate(('train1', 'val1', 'test1')):
+            picture = io.BytesIO()
+            PIL.Image.new('RGB', (40, 50), (60 * k + 20,) * 3).save(picture, 'jpeg', quality=100)
+            add(f'dtd/images/banded/{split}.jpg', picture.getvalue())
+            add(f'dtd/labels/{split}.txt', f'banded/{split}.jpg\n'.encode())
+    return archive
+
+
+def test_another_file_than_the_archive_of_dtd_is_refused(dataset, dtd_archive, tmp_path):
+    dataset.texture_source, dataset.texture_root = 'dtd', str(tmp_path)
+    with pytest.raises(UserError, match='not the archive that TFDS knows'):
+        inputs.load(**dataset)
+
+
+def test_dtd_is_prepared_from_its_archive_and_all_three_splits_are_taken(dataset, dtd_archive, tmp_path, monkeypatch):
+    data = dtd_archive.read_bytes()
+    known = tfds.core.download.checksums.UrlInfo(
+        size=tfds.core.units.Size(len(data)), checksum=hashlib.sha256(data).hexdigest(), filename=dtd_archive.name
+    )
+    dtd = type(tfds.builder('dtd', data_dir=str(tmp_path)))
+    monkeypatch.setattr(dtd, 'url_infos', dict.fromkeys(dtd.url_infos, known))
+    dataset.texture_source, dataset.texture_root = 'dtd', str(tmp_path)
+    for cache in ('memory', 'disk'):
+        dataset.cache, dataset.cache_folder = cache, str(tmp_path / 'kept')
+        textures = inputs.load(**dataset).textures
+        assert textures.shape == (3, 32, 32, 3)
+        assert sorted(np.asarray(textures)[:, 0, 0, 0].tolist()) == [20, 80, 140]
