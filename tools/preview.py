@@ -1,0 +1,91 @@
+"""Shows the training examples that a config makes, before hours of training on them.
+
+    python tools/preview.py --config=configs/folder.py --config.dataset.root=FOLDER --out=sheet.png
+
+Writes a labelled contact sheet: the normal image, the texture, the texture after its operations, the mask, and the
+result, with opacity, area and operations above each row. Only examples with a visible mask are shown; how many there
+are is printed.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from absl import flags
+
+from configs import checks, command_line
+from data import inputs, pipeline, synthesis
+from draem_jax import images, pictures
+from draem_jax.errors import UserError
+
+COLUMNS = ('normal image', 'texture', 'augmented texture', 'mask', 'result')
+LOOKED_AT = 200  # examples that the printed figures are taken from
+
+
+def main():
+    run(flags.FLAGS.config, flags.FLAGS.out, rows=flags.FLAGS.rows, first=flags.FLAGS.first)
+
+
+def run(config, out, *, rows=8, first=0):
+    """Writes the sheet and prints how the masks come out.
+
+    Args:
+        config: ConfigDict with the fields of configs/default.py.
+        out: path of the PNG file; its folder must exist.
+        rows: how many examples to show.
+        first: position of the first example to look at.
+
+    Raises:
+        UserError: something in the config or the files has to be mended.
+    """
+    checks.check(config)
+    synthesis.check_options(**config.synthesis)
+    if not pathlib.Path(out).resolve().parent.is_dir():
+        raise UserError(f"No folder '{pathlib.Path(out).parent}' to write --out={out} to.")
+    loaded = inputs.load(**config.dataset)
+    print(loaded)
+    examples = pipeline.examples(
+        loaded.normals,
+        loaded.textures,
+        seed=config.training.seed,
+        positions=range(first, first + max(LOOKED_AT, 4 * rows)),
+        trace=True,
+        **config.synthesis,
+    )
+    areas = examples['mask'].mean(axis=(1, 2, 3))
+    shown = areas.nonzero()[0]
+    print(describe(examples['opacity'] > 0, areas))
+    if not len(shown):
+        print(f'No example has a visible anomaly, so there is nothing to show: {out} is not written.')
+        return
+    sheet = pictures.sheet([_row(examples, k, first, config.synthesis.operations) for k in shown[:rows]], COLUMNS)
+    images.write_png(out, sheet)
+    print(f'{min(rows, len(shown))} of them: {out}')
+
+
+def describe(anomalous, areas):
+    """One line about masks: `anomalous` bool [N], whether there should be one; `areas` [N], the part it covers."""
+    line = f'Of {len(areas)} examples {(~anomalous).sum()} are clean on purpose, '
+    line += f'{(anomalous & (areas == 0)).sum()} have a mask that came out empty'
+    if (areas > 0).any():
+        low, middle, high = np.percentile(100 * areas[areas > 0], [5, 50, 95])
+        line += f'; the others cover {middle:.1f} % of the image in the median, {low:.1f} to {high:.1f} % (5 to 95 %)'
+    return line + '.'
+
+
+def _row(examples, k, first, operations):
+    names = ', '.join(operations[index] for index in examples['order'][k]) or 'no operation'
+    area = 100 * examples['mask'][k].mean()
+    caption = f'example {first + k}: opacity {examples["opacity"][k]:.2f}, area {area:.1f} %, {names}'
+    cells = [examples[name][k] for name in ('image', 'texture', 'augmented_texture')]
+    return caption, [*cells, 255 * examples['mask'][k, ..., 0], examples['augmented'][k]]
+
+
+if __name__ == '__main__':
+    command_line.define_config_file()
+    flags.DEFINE_string('out', None, 'PNG file to write.', required=True)
+    flags.DEFINE_integer('rows', 8, 'How many examples to show.', lower_bound=1)
+    flags.DEFINE_integer('first', 0, 'Position of the first example to look at.', lower_bound=0)
+    command_line.run(main)
