@@ -162,3 +162,8 @@ def test_an_unreadable_file_in_the_middle_is_named(builder, tmp_path):
     (tmp_path / 'tree' / 'train' / 'good' / '004.png').write_bytes(buffer.getvalue()[:-20])
     with pytest.raises(UserError, match=r'004\.png'):
         reading.load_normals(builder, SIZE)
+
+
+def test_textures_smaller_than_the_images_are_enlarged(tmp_path):
+    write_image(tmp_path / 'small.png', 90, size=(3, 5))
+    assert greys(reading.load_textures(str(tmp_path), SIZE)) == [90]
