@@ -34,7 +34,10 @@ class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager):
-        return {'train': self._generate_examples('train', _TRAIN_LABELS), 'test': self._generate_examples('test', _TEST_LABELS)}
+        return {
+            'train': self._generate_examples('train', _TRAIN_LABELS),
+            'test': self._generate_examples('test', _TEST_LABELS),
+        }
 
     def _generate_examples(self, split, labels):
         for k, label in enumerate(labels):
