@@ -19,13 +19,14 @@ def make_builder(name, category='', root='', **options):
         category: one of the data set's categories; with 'folder' a folder below `root`, or nothing.
         root: the folder where the data set lies, or the folder that holds its categories. Data sets that
             are drawn or downloaded are kept below it; nothing means TFDS's own folder.
-        **options: further arguments of that builder.
+        **options: further options of that builder, as its `_find_records` names them: of 'folder' `normal`,
+            `normal_test`, `defects`, `masks`; of 'visa' `split`; of 'ksdd2' and 'dagm' `supervised`; ...
 
     Returns:
         A `tfds.core.DatasetBuilder`; most are a `data.in_place.InPlaceBuilder`.
 
     Raises:
-        UserError: no such name or category, or the files are not as expected.
+        UserError: no such name, category or option, or the files are not as expected.
     """
     if name not in _BUILDERS:
         raise UserError(f"No data set '{name}'. Known: {', '.join(_BUILDERS)}. Change --config.dataset.name.")
@@ -33,8 +34,9 @@ def make_builder(name, category='', root='', **options):
     if name == 'folder':
         return builder(data_dir=str(pathlib.Path(root, category)) if root else None, **options)
     categories = list(builder.builder_configs)
-    if categories and category not in categories:
+    if category not in (categories or ['']):
         raise UserError(
-            f"'{name}' has no category '{category}'. Known: {', '.join(categories)}. Change --config.dataset.category."
+            f"'{name}' has no category '{category}'. Known: {', '.join(categories) or 'none, leave it empty'}. "
+            'Change --config.dataset.category.'
         )
     return builder(data_dir=root or None, config=category or None, **options)

@@ -6,8 +6,11 @@ decoding and clear errors. Nothing is ever written or deleted under the folder, 
 """
 
 import abc
+import concurrent.futures
 import dataclasses
+import inspect
 import os
+import pathlib
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -29,6 +32,7 @@ class Record:
         label: 0 normal, 1 anomalous.
         defect_type: 'good' for a normal image.
         filename: path of the image below the data set's root, with forward slashes.
+        mask_holds_ids: the values of the mask are numbers of defects: whatever is above 0 is anomalous.
     """
 
     image: str
@@ -36,11 +40,47 @@ class Record:
     label: int
     defect_type: str
     filename: str
+    mask_holds_ids: bool = False
 
     @property
     def has_mask(self):
         """Whether it is known which pixels are anomalous; of a normal image it is: none."""
         return self.label == 0 or self.mask is not None
+
+
+def make_record(root, image, *, mask=None, defect_type=NORMAL, mask_holds_ids=False):
+    """The `Record` of an image at a path that starts with `root`; of `defect_type` 'good' it is normal."""
+    filename = pathlib.PurePath(image).relative_to(root).as_posix()
+    return Record(image, mask, int(defect_type != NORMAL), defect_type, filename, mask_holds_ids)
+
+
+def have_defects(masks):
+    """Reads masks, on threads: for data sets that say by an empty mask that an image is normal.
+
+    Args:
+        masks: list of paths.
+
+    Returns:
+        List of bool: whether any pixel of the mask is above 0.
+
+    Raises:
+        UserError: a mask cannot be read.
+    """
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda path: bool(images.read_mask(path).any()), masks))
+
+
+def what_is_near(path):
+    """What the nearest existing folder on the way to `path` holds, as a sentence for an error message."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(os.path.abspath(path))
+    names = sorted(name for name in os.listdir(path) if not name.startswith('.'))
+    return f"Found in '{path}': {quoted(names) or 'nothing'}."
+
+
+def quoted(names, limit=6):
+    """The first names, in quotation marks, for an error message."""
+    return ', '.join(f"'{name}'" for name in names[:limit]) + (', ...' if len(names) > limit else '')
 
 
 def read(record, size=None, antialias=False):
@@ -59,7 +99,10 @@ def read(record, size=None, antialias=False):
         UserError: a file cannot be read, or the mask has another size than its image.
     """
     image = images.read_image(record.image)
-    mask = np.zeros(image.shape[:2], np.uint8) if record.mask is None else images.read_mask(record.mask)
+    if record.mask is None:
+        mask = np.zeros(image.shape[:2], np.uint8)
+    else:
+        mask = images.read_mask(record.mask, holds_ids=record.mask_holds_ids)
     if mask.shape != image.shape[:2]:
         raise UserError(
             f"Mask '{record.mask}' is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), "
@@ -78,6 +121,61 @@ def read(record, size=None, antialias=False):
     }
 
 
+def features(size=(None, None)):
+    """The features of an example, as TFDS wants them declared; `size` is (height, width), where all have the same."""
+    return tfds.features.FeaturesDict(
+        {
+            'image': tfds.features.Image(shape=(*size, 3)),
+            'mask': tfds.features.Image(shape=(*size, 1)),
+            'label': tfds.features.ClassLabel(names=['normal', 'anomalous']),
+            'defect_type': tfds.features.Text(),
+            'filename': tfds.features.Text(),
+            'has_mask': tfds.features.Scalar(dtype=np.bool_),
+        }
+    )
+
+
+def set_splits(info, counts):
+    """Tells a `DatasetInfo` of splits that no files of TFDS stand for: {name: number of examples}."""
+    splits = [
+        tfds.core.SplitInfo(
+            name=name,
+            shard_lengths=[count],
+            num_bytes=0,
+            # No such file exists; TFDS wants a name to cut a split such as 'train[40%:]' by.
+            filename_template=naming.ShardedFileTemplate(
+                split=name, dataset_name=info.name, data_dir=tfds.core.Path(info.data_dir), filetype_suffix='in_place'
+            ),
+        )
+        for name, count in counts.items()
+    ]
+    info.set_splits(tfds.core.splits.SplitDict(splits))
+
+
+def stretches(builder, split):
+    """What a split such as 'train[40%:]+test' is made of, for a builder whose splits are those of `set_splits`.
+
+    Returns:
+        List of (name, slice): of the examples of each named split those to take.
+
+    Raises:
+        UserError: the data set has no such split.
+    """
+    splits = builder.info.splits
+    try:
+        instructions = splits[split].file_instructions
+    except (KeyError, ValueError) as error:
+        raise UserError(f"No split '{split}' in '{builder.data_dir}'. Found: {', '.join(splits) or 'none'}.") from error
+    split_of = {splits[name].filenames[0]: name for name in splits}
+    return [
+        (
+            split_of[os.path.basename(part.filename)],
+            slice(part.skip, None if part.take == -1 else part.skip + part.take),
+        )
+        for part in instructions
+    ]
+
+
 class _LocalInfo(tfds.core.DatasetInfo):
     def initialize_from_bucket(self):
         """Asks no server for what only this machine can know."""
@@ -88,9 +186,19 @@ class InPlaceBuilder(tfds.core.DatasetBuilder, skip_registration=True):
 
     `data_dir` is the data set's root, or, where the data set has configs (its categories), the folder that
     holds one folder for each. `records` and `data.in_place.read` need no TensorFlow, `as_dataset` and `tfds.load` do.
+    Further options (of `data.make_builder`, or `builder_kwargs` of `tfds.load`) are those of `_find_records`.
     """
 
     VERSION = tfds.core.Version('1.0.0')
+
+    def __init__(self, *, data_dir=None, config=None, version=None, **options):
+        known = [name for name in inspect.signature(self._find_records).parameters if name != 'root']
+        for name in options:
+            if name not in known:
+                raise UserError(f"'{self.name}' has no option '{name}'. Known: {', '.join(known) or 'none'}.")
+        self._options = options
+        super().__init__(data_dir=data_dir, config=config, version=version)
+        self._original_state |= options  # What a pickled builder is made from again.
 
     @abc.abstractmethod
     def _find_records(self, root):
@@ -98,6 +206,7 @@ class InPlaceBuilder(tfds.core.DatasetBuilder, skip_registration=True):
 
         Args:
             root: path of the folder. Whether it exists is still to be checked.
+            A subclass may take options, by keyword and each with a default.
 
         Returns:
             Dict from split name to a list of `Record`, each sorted by filename. A split without images is left out.
@@ -118,18 +227,7 @@ class InPlaceBuilder(tfds.core.DatasetBuilder, skip_registration=True):
         Raises:
             UserError: the data set has no such split.
         """
-        try:
-            instructions = self.info.splits[split].file_instructions
-        except (KeyError, ValueError) as error:
-            raise UserError(
-                f"No split '{split}' in '{self.data_dir}'. Found: {', '.join(self.info.splits) or 'none'}."
-            ) from error
-        split_of = {self.info.splits[name].filenames[0]: name for name in self.info.splits}
-        records = []
-        for part in instructions:
-            all_records = self._records[split_of[os.path.basename(part.filename)]]
-            records += all_records[part.skip : None if part.take == -1 else part.skip + part.take]
-        return records
+        return [record for name, chosen in stretches(self, split) for record in self._records[name][chosen]]
 
     def has_masks(self, defect_type):
         """Whether the images of a defect type come with masks; True for 'good', whose masks are all zero."""
@@ -153,36 +251,15 @@ class InPlaceBuilder(tfds.core.DatasetBuilder, skip_registration=True):
         return given_data_dir, root.rstrip(os.sep) or os.sep
 
     def _info(self):
-        self._records = self._find_records(self.data_dir)
+        self._records = self._find_records(self.data_dir, **self._options)
         info = _LocalInfo(
             builder=self,
-            features=tfds.features.FeaturesDict(
-                {
-                    'image': tfds.features.Image(shape=(None, None, 3)),
-                    'mask': tfds.features.Image(shape=(None, None, 1)),
-                    'label': tfds.features.ClassLabel(names=['normal', 'anomalous']),
-                    'defect_type': tfds.features.Text(),
-                    'filename': tfds.features.Text(),
-                    'has_mask': tfds.features.Scalar(dtype=np.bool_),
-                }
-            ),
+            features=features(),
             supervised_keys=('image', 'label'),
             description=type(self).__doc__,
             disable_shuffling=True,
         )
-        splits = [
-            tfds.core.SplitInfo(
-                name=split,
-                shard_lengths=[len(records)],
-                num_bytes=0,
-                # No such file exists; TFDS wants a name to cut a split such as 'train[40%:]' by.
-                filename_template=naming.ShardedFileTemplate(
-                    split=split, dataset_name=self.name, data_dir=self.data_path, filetype_suffix='in_place'
-                ),
-            )
-            for split, records in self._records.items()
-        ]
-        info.set_splits(tfds.core.splits.SplitDict(splits))
+        set_splits(info, {split: len(records) for split, records in self._records.items()})
         return info
 
     def _as_dataset(self, split, decoders=None, read_config=None, shuffle_files=False):

@@ -47,7 +47,7 @@ def read_split(builder, split, size, *, antialias=False):
             'label': int(example['label']),
             'defect_type': example['defect_type'].decode(),
             'filename': example['filename'].decode(),
-            'has_mask': True,
+            'has_mask': bool(example.get('has_mask', True)),
         }
 
 

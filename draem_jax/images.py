@@ -80,11 +80,15 @@ def read_image(path):
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def read_mask(path):
+def read_mask(path, *, holds_ids=False):
     """The file as a mask: the largest of its colour channels, decoded as `read_image` does.
 
     Masks are written with 0 and 255, but also with 0 and 1, 0 and 100, or in 16 bits: the largest value becomes 255, so
     that "above one half" means the same for all.
+
+    Args:
+        path: of the file.
+        holds_ids: the values are numbers of defects, 1, 2, ...: whatever is above 0 becomes 255.
 
     Returns:
         [H, W] uint8, 0 where normal and up to 255 where anomalous.
@@ -93,6 +97,8 @@ def read_mask(path):
         UserError: as `read_image`.
     """
     mask = _decode(path).max(axis=-1)
+    if holds_ids:
+        return np.where(mask > 0, np.uint8(255), np.uint8(0))
     return np.rint(mask * (255 / max(1, mask.max()))).astype(np.uint8)
 
 

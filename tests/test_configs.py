@@ -6,6 +6,7 @@ import pathlib
 
 import ml_collections
 import pytest
+import tensorflow_datasets as tfds
 
 import data
 from configs import checks, default
@@ -16,10 +17,18 @@ from draem_jax.errors import UserError
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 MODULES = [path.stem for path in sorted(FOLDER.glob('*.py')) if 'def get_config(' in path.read_text()]
 ARGUMENTS = {
+    'btad': ('02', '03,paper'),
+    'cifar10': ('truck',),
+    'dagm': ('Class10', 'Class1,paper'),
     'default': ('official', 'paper'),
     'folder': ('paper',),
+    'ksdd2': ('paper',),
+    'magnetic_tile': ('paper',),
+    'mpdd': ('tubes',),
     'mvtec': ('screw', 'bottle,paper'),
     'quickstart': ('fabric', 'wood', 'metal'),
+    'ucsd_ped2': ('paper',),
+    'visa': ('pcb1', 'candle,paper'),
 }
 EXPERIMENTS = [(name,) for name in MODULES] + [(name, one) for name, several in ARGUMENTS.items() for one in several]
 
@@ -87,6 +96,15 @@ def test_categories_of_the_configs_are_those_of_the_data_sets(tmp_path):
     config = load('quickstart', 'rock')
     with pytest.raises(UserError, match=r'rock.*fabric'):
         data.make_builder(config.dataset.name, config.dataset.category, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'experiment', [experiment for experiment in EXPERIMENTS if experiment[0] not in ('default', 'folder', 'small_cpu')]
+)
+def test_data_set_and_category_of_an_experiment_exist(experiment):
+    config = load(*experiment)
+    categories = tfds.builder_cls(config.dataset.name).builder_configs or ['']
+    assert config.dataset.category in categories
 
 
 def message_of(config):

@@ -1,6 +1,7 @@
 """The `folder` and `mvtec_ad` builders: which files they take, which they refuse, and how they are found by name."""
 
 import pathlib
+import pickle
 import subprocess
 import sys
 
@@ -125,6 +126,60 @@ def test_other_trees_are_refused_in_one_line(tmp_path, names, message):
     assert '\n' not in str(caught.value)
 
 
+_NAMED = {'normal': 'ok', 'normal_test': 'ok_test', 'defects': 'bad', 'masks': 'marks'}
+_NAMED_FILES = ['ok/0.png', 'ok/line_2/1.JPG', 'ok_test/0.png', 'bad/0.png', 'bad/dent/1.png', 'bad/rust/2.png']
+
+
+def test_folders_named_by_options(tmp_path):
+    _make(tmp_path, [*_NAMED_FILES, 'marks/0.bmp', 'marks/dent/1_mask.png', 'notes/0.png'])
+    builder = data.make_builder('folder', root=str(tmp_path), **_NAMED)
+    assert _names(builder.records('train')) == ['ok/0.png', 'ok/line_2/1.JPG']
+    test = builder.records('test')
+    assert {record.filename: record.defect_type for record in test} == {
+        'bad/0.png': 'bad',
+        'bad/dent/1.png': 'dent',
+        'bad/rust/2.png': 'rust',
+        'ok_test/0.png': 'good',
+    }
+    assert _masks(tmp_path, test) == ['marks/0.bmp', 'marks/dent/1_mask.png', None, None]
+    assert [record.has_mask for record in test] == [True, True, False, True]
+
+
+def test_only_the_folder_of_good_images_must_be_named(tmp_path):
+    _make(tmp_path, _NAMED_FILES)
+    assert list(data.make_builder('folder', root=str(tmp_path), normal='ok').info.splits) == ['train']
+    assert list(data.make_builder('folder', root=str(tmp_path), normal='ok', defects='bad').info.splits) == [
+        'train',
+        'test',
+    ]
+
+
+def test_options_survive_pickling(tmp_path):
+    builder = data.make_builder('folder', root=str(_make(tmp_path, _NAMED_FILES)), normal='ok', defects='bad')
+    assert pickle.loads(pickle.dumps(builder)).records('train+test') == builder.records('train+test')
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'defects': 'bad'}, r'option normal'),
+        ({'normal': 'okay'}, r"No images under '.*okay', named by normal='okay'\. Found in '.*': 'bad', 'marks', 'ok'"),
+        ({'normal': 'ok', 'masks': 'marks'}, r"masks='marks' without defects"),
+        ({'normal': 'ok', 'defects': 'ok/line_2'}, r"defects='ok/line_2' lies in normal='ok'"),
+        ({'normal': 'ok', 'normal_test': './ok/'}, r'would count twice'),
+        ({'normal': 'ok', 'defects': '../bad'}, r"defects='\.\./bad': expected a folder below"),
+        ({'normal': 'ok', 'defects': 'bad', 'masks': 'marks'}, r"No mask under '.*marks' belongs to an image"),
+    ],
+)
+def test_wrong_folder_options_are_refused_in_one_line(tmp_path, options, message):
+    _make(tmp_path, [*_NAMED_FILES, 'marks/7.png', 'marks/scratch/8.png'])
+    if 'masks' in options:  # Images directly in 'bad' would each want a mask.
+        (tmp_path / 'bad' / '0.png').unlink()
+    with pytest.raises(UserError, match=message) as caught:
+        data.make_builder('folder', root=str(tmp_path), **options)
+    assert '\n' not in str(caught.value)
+
+
 def test_missing_root_is_refused_with_what_lies_there(tmp_path):
     _make(tmp_path, ['mvtec/screw/train/good/0.png'])
     with pytest.raises(UserError, match=r"No folder '.*bottle/train'. Found in '.*mvtec': 'screw'"):
@@ -141,7 +196,7 @@ def test_make_builder_finds_data_sets_by_name(tmp_path):
 
 
 def test_make_builder_lists_the_names_and_categories_there_are(tmp_path):
-    with pytest.raises(UserError, match=r"No data set 'mvtec'\. Known: .*folder, mvtec_ad"):
+    with pytest.raises(UserError, match=r"No data set 'mvtec'\. Known: .*folder, .*mvtec_ad"):
         data.make_builder('mvtec')
     with pytest.raises(UserError, match=r"no category 'bolt'\. Known: bottle, cable, .*zipper"):
         data.make_builder('mvtec_ad', 'bolt', str(tmp_path))

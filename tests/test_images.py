@@ -151,6 +151,15 @@ def test_mask_of_two_values_reaches_255_however_it_was_written(tmp_path, low, hi
     np.testing.assert_array_equal(images.read_mask(tmp_path / 'mask.png'), np.where(anomalous, 255, 0))
 
 
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16'])
+def test_mask_of_defect_numbers_is_255_wherever_there_is_one(tmp_path, dtype):
+    numbers = (_GREY % 4).astype(dtype)
+    PIL.Image.fromarray(numbers).save(tmp_path / 'mask.png')
+    found = images.read_mask(tmp_path / 'mask.png', holds_ids=True)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, np.where(numbers > 0, 255, 0))
+
+
 def test_1_bit_mask_and_empty_mask(tmp_path):
     anomalous = _GREY > 200
     PIL.Image.fromarray(anomalous).save(tmp_path / 'mask.png')

@@ -1,0 +1,1 @@
+"""CIFAR-10, one class against the others."""
