@@ -135,6 +135,13 @@ def pixel_threshold(counts, sizes, target_fpr, *, resamples=1000, seed=0):
     }
 
 
+def check_rates(**rates):
+    """Raises UserError for a false-positive rate, given by name, that is not in (0, 1)."""
+    for name, rate in rates.items():
+        if not 0 < rate < 1:
+            raise UserError(f'--{name}={rate!r}: expected a false-positive rate in (0, 1), such as 0.05.')
+
+
 def calibrate(measured, *, target_fpr, pixel_target_fpr):
     """Both thresholds from normal images.
 
@@ -149,9 +156,7 @@ def calibrate(measured, *, target_fpr, pixel_target_fpr):
     Raises:
         UserError: there are no images, or a rate is not in (0, 1).
     """
-    for name, rate in (('target_fpr', target_fpr), ('pixel_target_fpr', pixel_target_fpr)):
-        if not 0 < rate < 1:
-            raise UserError(f'{name}={rate!r}: expected a false-positive rate in (0, 1), such as 0.05.')
+    check_rates(target_fpr=target_fpr, pixel_target_fpr=pixel_target_fpr)
     scores, counts, sizes = [], [], []
     for score, anomaly_map in measured:
         scores.append(score)

@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import functools
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -78,9 +80,12 @@ def load(run, step=None, *, threshold=None, pixel_threshold=None, tile=0, batch_
         score_window, usual_batch_size = config['evaluation']['score_window'], config['evaluation']['batch_size']
     except KeyError as error:
         raise UserError(f"'config.json' in '{run}' has no {error}: it is not one that train.py wrote.") from error
-    for name, value, least in (('tile', tile or 0, 0), ('batch_size', batch_size or 1, 1)):
+    for name, value, least in (('tile', tile or 0, 0), ('batch_size', 1 if batch_size is None else batch_size, 1)):
         if value < least:
             raise UserError(f'{name}={value}: expected {least} or more.')
+    for name, value in (('threshold', threshold), ('pixel_threshold', pixel_threshold)):
+        if value is not None and math.isnan(value):  # Nothing would ever reach it.
+            raise UserError(f'{name}={value}: expected a number.')
     step, variables = checkpoints.restore_variables(run, networks.variable_shapes(model, image_size), step)
     found, note = calibration.find(run, step=step, score_window=score_window, tile=tile or 0)
     if found is not None:
@@ -89,7 +94,7 @@ def load(run, step=None, *, threshold=None, pixel_threshold=None, tile=0, batch_
     if batch_size is None:
         batch_size = 1 if jax.default_backend() == 'cpu' else usual_batch_size
     return Detector(
-        devices.parallel_predict(inference.make_predict(model, score_window=score_window)),
+        _predictor(model, score_window),
         variables,
         step=step,
         image_size=image_size,
@@ -147,6 +152,10 @@ class Detector:
             for picture, (score, anomaly_map) in zip(pictures, self.measure(pictures), strict=True)
         ]
         return found[0] if is_one else found
+
+    def settings(self):
+        """What scores depend on: the keywords of `calibration.write` and `calibration.find`."""
+        return {'step': self.step, 'score_window': self.score_window, 'tile': self.tile}
 
     def measure(self, pictures):
         """Scores and maps alone, at the scale that the network sees.
@@ -215,6 +224,12 @@ class Detector:
         if self.pixel_threshold is not None:
             boxes, area = regions.find_regions(anomaly_map, self.pixel_threshold)
         return Detection(score, anomaly_map, decision, boxes, area)
+
+
+@functools.cache
+def _predictor(model, score_window):
+    """Shared by all detectors whose networks are alike, so that only the first of them is compiled."""
+    return devices.parallel_predict(inference.make_predict(model, score_window=score_window))
 
 
 def _open(image):
