@@ -238,7 +238,7 @@ def _threshold_note(trained, threshold):
 def _line(row):
     """'NG  0.8312  2 regions, 1234 px, the largest 40 x 30 at (12, 7)  photo.png'"""
     regions_found = ''
-    if row['regions']:
+    if row['regions'] and row['decision'] != 'OK':  # What little a good image may have stands in the tables.
         left, top, width, height = row['boxes'][0]
         plural = '' if row['regions'] == 1 else 's'
         regions_found = f'{row["regions"]} region{plural}, {row["area"]} px, the largest {width} x {height} '
