@@ -78,8 +78,8 @@ def load(run, step=None, *, threshold=None, pixel_threshold=None, tile=0, batch_
         model = networks.make_model(**config['model'])
         image_size, antialias = tuple(config['dataset']['image_size']), config['dataset']['antialias']
         score_window, usual_batch_size = config['evaluation']['score_window'], config['evaluation']['batch_size']
-    except KeyError as error:
-        raise UserError(f"'config.json' in '{run}' has no {error}: it is not one that train.py wrote.") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(f"'config.json' in '{run}' is not one that this version can read: {error}.") from error
     for name, value, least in (('tile', tile or 0, 0), ('batch_size', 1 if batch_size is None else batch_size, 1)):
         if value < least:
             raise UserError(f'{name}={value}: expected {least} or more.')
