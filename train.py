@@ -16,7 +16,18 @@ from tqdm import tqdm
 
 from configs import checks, command_line
 from data import inputs, pipeline, synthesis
-from draem_jax import checkpoints, devices, inference, networks, reporting, runs, training, validation
+from draem_jax import (
+    calibration,
+    checkpoints,
+    detector,
+    devices,
+    inference,
+    networks,
+    reporting,
+    runs,
+    training,
+    validation,
+)
 
 _PICTURE_ROWS = 6
 _VALIDATION_SEED = 2**31 - 1  # The same examples for every seed of training, and none that a training sees.
@@ -50,6 +61,8 @@ def run(config, workdir):
         first_step = int(state.step)
         if first_step >= total_steps:
             print(f'Nothing to do: step {first_step} of {total_steps} is done.')
+            if not finished_file(workdir).exists():  # It ended between its last checkpoint and here.
+                calibrate(config, workdir, first_step, held_out)
             finish(workdir, first_step)
             return
         finished_file(workdir).unlink(missing_ok=True)
@@ -78,8 +91,22 @@ def run(config, workdir):
                 log,
                 manager,
             )
+    calibrate(config, workdir, total_steps, held_out)
     finish(workdir, total_steps)
     print(f'Done: step {total_steps}. Next: python evaluate.py --workdir={workdir}')
+
+
+def calibrate(config, workdir, step, held_out):
+    """Writes calibration.json from the held-out normal images as they are, where there are some."""
+    if not len(held_out):
+        return
+    options = config.evaluation
+    trained = detector.load(workdir, step, batch_size=options.batch_size)
+    found = calibration.calibrate(
+        trained.measure(held_out), target_fpr=options.target_fpr, pixel_target_fpr=options.pixel_target_fpr
+    )
+    calibration.write(workdir, found, source='held-out normal images of the training split', **trained.settings())
+    print(calibration.find(workdir, **trained.settings())[1])
 
 
 def finished_file(workdir):

@@ -48,6 +48,8 @@ _RULES = {
     'evaluation.score_window': (lambda value: value >= 1 and value % 2 == 1, 'odd and 1 or more'),
     'evaluation.mask_rule': (lambda value: value in ('half', 'full'), "'half' or 'full'"),
     'evaluation.aupro_max_fpr': (lambda value: 0 < value <= 1, 'in (0, 1]'),
+    'evaluation.target_fpr': (lambda value: 0 < value < 1, 'in (0, 1)'),
+    'evaluation.pixel_target_fpr': (lambda value: 0 < value < 1, 'in (0, 1)'),
     'evaluation.sheet_rows': _at_least_0,
 }
 
@@ -63,10 +65,17 @@ def check_name(path):
 
 
 def check(config):
-    """Raises UserError, in one line, for the first field that is missing, unknown or out of its range."""
+    """Raises UserError, in one line, for the first field that is missing, unknown or out of its range.
+
+    What a run's `evaluation` lacks, because an earlier version wrote it, takes its default here: these fields say how a
+    run is looked at, not what it is.
+    """
     if config is None:
         raise UserError('Which experiment? Pass --config=configs/<name>.py, such as --config=configs/quickstart.py.')
     known = default.get_config()
+    if 'evaluation' in config:
+        for field in set(known.evaluation) - set(config.evaluation):
+            config.evaluation[field] = known.evaluation[field]
     for section in known:
         if section not in config:
             raise UserError(f'The config has no section {section!r}; configs/default.py lists them all.')

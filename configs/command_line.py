@@ -1,5 +1,6 @@
 """Flags and exit codes of the scripts: 0 done, 1 a mistake the user can mend, in one line."""
 
+import itertools
 import os
 import re
 import sys
@@ -33,15 +34,21 @@ def changes():
     return config_flags.get_override_values(flags.FLAGS['config'])
 
 
-def run(main):
-    """Parses the flags, calls `main()` and ends the process with the exit code it returns (None is 0)."""
+def run(main, *, takes_arguments=False):
+    """Parses the flags, calls `main` and ends the process with the exit code it returns (None is 0).
+
+    Args:
+        main: function without arguments; with `takes_arguments`, of a list of strings.
+        takes_arguments: whether the command line may hold what is no flag, such as the names of files, before, between
+            and after the flags. What follows `--` is no flag whatever it starts with.
+    """
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
 
     def guarded(arguments):
-        if len(arguments) > 1:
+        if len(arguments) > 1 and not takes_arguments:
             _fail(f"Unexpected argument '{arguments[1]}'. Flags are written --name=value.")
         try:
-            return main()
+            return main(arguments[1:]) if takes_arguments else main()
         except UserError as error:
             return _fail(str(error))
 
@@ -50,7 +57,7 @@ def run(main):
 
 def _parse(arguments):
     try:
-        for argument in arguments[1:]:
+        for argument in itertools.takewhile(lambda argument: argument != '--', arguments[1:]):
             if override := re.match(r'--?(?:no)?config\.([^=]*)', argument):
                 checks.check_name(override[1])
         rest = flags.FLAGS(arguments)

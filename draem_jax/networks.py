@@ -199,6 +199,13 @@ def check_image_size(size):
         )
 
 
+def variable_shapes(model, image_size):
+    """The shapes of what `init_variables` makes, as a tree of jax.ShapeDtypeStruct: a template to restore into."""
+    check_image_size(image_size)
+    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
+    return jax.eval_shape(lambda image: model.init(jax.random.key(0), image, train=False), image)
+
+
 def init_variables(model, image_size, seed):
     """Parameters and batch statistics of `model`, as NumPy arrays, without compiling anything.
 
@@ -214,9 +221,6 @@ def init_variables(model, image_size, seed):
     Returns:
         {'params': ..., 'batch_stats': ...}, float32.
     """
-    check_image_size(image_size)
-    image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
-    shapes = jax.eval_shape(lambda image: model.init(jax.random.key(0), image, train=False), image)
     random = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -227,7 +231,7 @@ def init_variables(model, image_size, seed):
             return random.normal(1.0, 0.02, leaf.shape).astype(np.float32)
         return np.full(leaf.shape, {'bias': 0.0, 'mean': 0.0, 'var': 1.0}[name], np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.tree_util.tree_map_with_path(draw, variable_shapes(model, image_size))
 
 
 def make_model(*, reconstructive_width, discriminative_width, dtype, axis_name=None):

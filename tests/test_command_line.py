@@ -74,6 +74,14 @@ def test_flags_reach_the_config():
         assert (result.returncode, result.stdout, result.stderr) == (0, '4 wood\n', '')
 
 
+def test_arguments_reach_a_script_that_takes_them_wherever_they_stand():
+    script = SCRIPT.replace('def main():', 'def main(arguments):\n    print(arguments)')
+    script = script.replace('run(main)', 'run(main, takes_arguments=True)')
+    result = call('-c', script, 'a.png', QUICKSTART, 'b c.png', '--workdir=run', '--', '--c.png', '-d.png')
+    assert (result.returncode, result.stderr) == (0, '')
+    assert result.stdout.splitlines()[0] == "['a.png', 'b c.png', '--c.png', '-d.png']"
+
+
 def test_the_exit_code_is_the_one_that_main_returns():
     assert call('-c', SCRIPT, QUICKSTART, '--workdir=preempted').returncode == 42
 

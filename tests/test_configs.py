@@ -163,6 +163,9 @@ def test_a_negative_number_is_refused_everywhere(path):
         ('evaluation.mask_rule', 'most'),
         ('evaluation.aupro_max_fpr', 0.0),
         ('evaluation.aupro_max_fpr', 1.5),
+        ('evaluation.target_fpr', 0.0),
+        ('evaluation.target_fpr', 1.0),
+        ('evaluation.pixel_target_fpr', 1.5),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_field(path, value):
@@ -206,6 +209,13 @@ def test_a_missing_field_or_section_is_named(path):
         del config[section]
     assert section in message_of(config)
     assert field in message_of(config)
+
+
+def test_what_an_earlier_version_did_not_know_of_evaluation_takes_its_default():
+    config = load('default')
+    del config.evaluation['target_fpr']
+    checks.check(config)
+    assert config.evaluation.target_fpr == default.get_config().evaluation.target_fpr
 
 
 def test_no_config_at_all_is_told_what_to_pass():

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+import draem_jax
 import evaluate
 import train
 from configs import folder
-from draem_jax import checkpoints, networks
+from draem_jax import calibration, checkpoints, networks
 from draem_jax.errors import UserError
 
 STEPS = 4
@@ -108,6 +109,26 @@ def test_evaluating_again_gives_the_same_numbers(run):
     assert path.read_text() == before
 
 
+def test_a_run_is_calibrated_on_its_held_out_normals(config, run):
+    found = calibration.read(run)
+    assert (found['step'], found['normals']) == (STEPS, 2)  # A quarter of eight.
+    assert 'too few' in found['image']['note']
+    _, held_out, _ = train.load_data(config.dataset)
+    detect = draem_jax.load(run)
+    detections = detect(list(held_out))
+    highest = max(detection.score for detection in detections)
+    assert highest < detect.threshold == pytest.approx(highest, rel=1e-6)
+    assert [detection.decision for detection in detections] == [False, False]
+    rate = np.mean([detection.map >= detect.pixel_threshold for detection in detections])
+    assert rate <= config.evaluation.pixel_target_fpr
+    assert draem_jax.load(run, step=2).threshold is None
+
+
+def test_a_run_without_held_out_normals_is_uncalibrated(config, run, tmp_path):
+    train.calibrate(config, tmp_path, STEPS, np.zeros((0, 32, 32, 3), np.uint8))
+    assert calibration.read(tmp_path) is None
+
+
 def test_resumed_run_equals_uninterrupted_run(config, run, tmp_path):
     half = config.copy_and_resolve_references()
     half.training.steps = STEPS  # The schedule belongs to the whole run: what stops it is the interruption.
@@ -136,8 +157,11 @@ def test_resumed_run_equals_uninterrupted_run(config, run, tmp_path):
 
 def test_a_finished_run_is_left_alone(config, run, capsys):
     before = (run / 'metrics.jsonl').read_text()
-    (run / 'finished.json').unlink()  # As if it had died just before the last line.
+    calibrated = (run / 'calibration.json').read_text()
+    for name in ('finished.json', 'calibration.json'):
+        (run / name).unlink()  # As if it had died just after the last checkpoint.
     train.run(config, str(run))
+    assert (run / 'calibration.json').read_text() == calibrated
     assert 'Nothing to do' in capsys.readouterr().out
     assert json.loads((run / 'finished.json').read_text())['step'] == STEPS
     assert (run / 'metrics.jsonl').read_text() == before

@@ -1,0 +1,170 @@
+"""Thresholds from normals: against order statistics of SciPy, by simulation, and by counting."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from draem_jax import calibration
+from draem_jax.errors import UserError
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ('number', 'target', 'above'),
+    [(19, 0.05, 1), (20, 0.05, 1), (39, 0.05, 2), (99, 0.01, 1), (199, 0.01, 2), (99, 0.07, 7), (1000, 0.1, 100)],
+)
+def test_the_interval_is_that_of_the_beta_distribution_of_the_order_statistic(number, target, above):
+    scores = RANDOM.uniform(0, 1, number).astype(np.float32)
+    found = calibration.image_threshold(scores, target)
+    rate = stats.beta(above, number + 1 - above)
+    assert found['expected_fpr'] == pytest.approx(rate.mean())
+    assert found['expected_fpr'] <= target + 1e-12
+    np.testing.assert_allclose(found['interval'], rate.interval(0.95), rtol=1e-9)
+    assert (found['enough_normals'], found['note']) == (True, None)
+    # One score fewer reaches it than may: the one at the order statistic itself does not.
+    assert (scores >= found['threshold']).sum() == above - 1
+
+
+def test_the_rate_of_new_normals_is_inside_the_interval_as_often_as_it_says():
+    rates = []
+    for _ in range(2000):
+        threshold = calibration.image_threshold(RANDOM.uniform(0, 1, 76).astype(np.float32), 0.05)['threshold']
+        rates.append(1 - threshold)  # Of uniform scores exactly this part reaches it.
+    low, high = calibration.image_threshold(np.linspace(0, 1, 76), 0.05)['interval']
+    inside = np.mean((np.array(rates) >= low) & (np.array(rates) <= high))
+    assert inside == pytest.approx(0.95, abs=0.02)
+    assert np.mean(rates) == pytest.approx(math.floor(0.05 * 77) / 77, abs=0.002)
+
+
+@pytest.mark.parametrize(('target', 'needed'), [(0.05, 19), (0.01, 99), (0.1, 9), (0.001, 999), (0.3, 3), (0.5, 1)])
+def test_the_number_of_normals_that_a_rate_needs_is_the_first_that_is_enough(target, needed):
+    assert calibration.normals_needed(target) == needed
+    assert calibration.image_threshold(np.arange(needed), target)['enough_normals']
+    if needed > 1:
+        assert not calibration.image_threshold(np.arange(needed - 1), target)['enough_normals']
+
+
+def test_too_few_normals_are_said_to_be_too_few():
+    found = calibration.image_threshold([0.2, 0.1, 0.4], 0.05)
+    assert found['threshold'] > np.float32(0.4)
+    assert found['threshold'] == pytest.approx(0.4)
+    assert found['expected_fpr'] == 0.25
+    np.testing.assert_allclose(found['interval'], stats.beta(1, 3).interval(0.95))
+    assert not found['enough_normals']
+    assert '3 normal images are too few' in found['note']
+    assert 'at least 19' in found['note']
+
+
+def test_ties_never_raise_the_rate_above_the_target():
+    scores = np.repeat([0.0, 0.5, 0.9], [60, 30, 9]).astype(np.float32)
+    for target in (0.01, 0.05, 0.2, 0.5):
+        assert (scores >= calibration.image_threshold(scores, target)['threshold']).mean() <= target
+
+
+def test_pixels_are_counted_at_each_level():
+    values = RANDOM.uniform(0, 1, (16, 16)).astype(np.float32)
+    values[0, :6] = [0, 1, calibration.LEVELS[0], calibration.LEVELS[70], calibration.LEVELS[70], 0.5]
+    counts = calibration.counts_above(values)
+    for level in range(0, len(calibration.LEVELS), 7):
+        assert counts[level] == (values >= calibration.LEVELS[level]).sum()
+    assert counts[-1] == 0
+
+
+def measured(maps):
+    return [calibration.counts_above(values) for values in maps], [values.size for values in maps]
+
+
+def test_the_pixel_threshold_is_the_quantile_of_all_pixels():
+    maps = RANDOM.beta(0.5, 8, (30, 40, 40)).astype(np.float32)
+    found = calibration.pixel_threshold(*measured(maps), 0.01)
+    rate = (maps.astype(np.float64) >= found['threshold']).mean()
+    assert rate == found['expected_fpr'] <= 0.01
+    assert found['threshold'] == pytest.approx(np.quantile(maps, 0.99), rel=0.01)
+    assert found['interval'][0] <= rate <= found['interval'][1]
+
+
+def test_the_pixel_interval_of_one_pixel_images_is_that_of_images():
+    values = RANDOM.uniform(0, 1, 400).astype(np.float32)
+    found = calibration.pixel_threshold(*measured(values[:, None, None]), 0.1, resamples=4000)
+    np.testing.assert_allclose(found['interval'], stats.beta(40, 361).interval(0.95), rtol=0.1)
+
+
+def test_pixels_that_are_copies_of_each_other_say_no_more_than_one():
+    values = RANDOM.uniform(0, 1, (60, 1, 1)).astype(np.float32)
+    one = calibration.pixel_threshold(*measured(values), 0.1)
+    many = calibration.pixel_threshold(*measured(np.tile(values, (1, 8, 8))), 0.1)
+    assert one == many
+
+
+def test_a_map_that_is_one_everywhere_gets_a_threshold_that_no_pixel_reaches():
+    found = calibration.pixel_threshold(*measured(np.ones((3, 4, 4), np.float32)), 0.01)
+    assert found['threshold'] > 1
+    assert found['expected_fpr'] == 0
+
+
+def test_few_normals_are_said_to_be_few_for_pixels_too():
+    assert '3 normal images are too few' in calibration.pixel_threshold(*measured(np.ones((3, 4, 4))), 0.01)['note']
+    alone = calibration.pixel_threshold(*measured(np.ones((1, 4, 4))), 0.01)
+    assert (alone['interval'], alone['enough_normals']) == (None, False)
+
+
+SETTINGS = {'step': 200, 'score_window': 3, 'tile': 0}
+
+
+def calibrate(number=40, **rates):
+    rates = {'target_fpr': 0.05, 'pixel_target_fpr': 0.01, **rates}
+    maps = np.random.default_rng(1).beta(0.5, 8, (number, 8, 8)).astype(np.float32)
+    return calibration.calibrate([(values.max(), values) for values in maps], **rates)
+
+
+def test_a_calibration_comes_back_as_it_was_written(tmp_path):
+    found = calibrate()
+    calibration.write(tmp_path, found, source='tests', **SETTINGS)
+    assert {**found, **SETTINGS, 'source': 'tests', 'schema': 1} == calibration.read(tmp_path)
+    back, note = calibration.find(tmp_path, **SETTINGS)
+    assert back['image']['threshold'] == found['image']['threshold']
+    assert '40 normal images' in note
+    assert 'ncalibrated' not in note
+    json.loads((tmp_path / 'calibration.json').read_text(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize('change', [{'step': 400}, {'score_window': 5}, {'tile': 64}])
+def test_a_calibration_for_something_else_is_not_used(tmp_path, change):
+    calibration.write(tmp_path, calibrate(), source='tests', **SETTINGS)
+    found, note = calibration.find(tmp_path, **{**SETTINGS, **change})
+    assert found is None
+    (name, value), *_ = change.items()
+    assert f'is for {name} {SETTINGS[name]}, not {value}' in note
+
+
+def test_a_run_without_a_calibration_says_so(tmp_path):
+    found, note = calibration.find(tmp_path, **SETTINGS)
+    assert found is None
+    assert note.startswith('Uncalibrated')
+
+
+def test_too_few_normals_are_said_where_the_calibration_is_used(tmp_path):
+    calibration.write(tmp_path, calibrate(5), source='tests', **SETTINGS)
+    assert 'too few' in calibration.find(tmp_path, **SETTINGS)[1]
+
+
+@pytest.mark.parametrize('text', ['', '{}', '[]', '{"schema": 1}', '{"schema": 2}', '{"schema": 1, "image": 3}'])
+def test_a_file_that_is_no_calibration_is_named(tmp_path, text):
+    (tmp_path / 'calibration.json').write_text(text)
+    with pytest.raises(UserError, match=r'calibration\.json'):
+        calibration.read(tmp_path)
+
+
+@pytest.mark.parametrize('rates', [{'target_fpr': 0.0}, {'target_fpr': 1.0}, {'pixel_target_fpr': -0.1}])
+def test_a_rate_that_is_no_rate_is_refused(rates):
+    with pytest.raises(UserError, match=next(iter(rates))):
+        calibrate(**rates)
+
+
+def test_no_normals_at_all_are_refused():
+    with pytest.raises(UserError, match='No normal images'):
+        calibrate(0)

@@ -1,0 +1,249 @@
+"""A run as a function of images, against the evaluation and against the networks themselves."""
+
+import csv
+import dataclasses
+import doctest
+import functools
+import math
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+from tiny_run import STEP, photo, write_run
+from trees import draw_tree
+
+import draem_jax
+import evaluate
+from draem_jax import calibration, detector, images, inference, networks, tiling
+from draem_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp('run'))
+
+
+@pytest.fixture
+def calibrated(tmp_path):
+    """A run with thresholds of its own: 0.5 of images and 0.6 of pixels, for whole images."""
+    workdir = write_run(tmp_path / 'calibrated')
+    found = calibration.calibrate([(0.4, np.zeros((4, 4), np.float32))], target_fpr=0.5, pixel_target_fpr=0.5)
+    found['image']['threshold'], found['pixel']['threshold'] = 0.5, 0.6
+    calibration.write(workdir, found, step=STEP, score_window=3, tile=0, source='by hand')
+    return workdir
+
+
+@pytest.mark.parametrize('antialias', [False, True])
+def test_scores_are_those_of_the_evaluation(tmp_path, antialias):
+    draw_tree(tmp_path / 'data', train=1, good=2, scratched=3)
+    for k, path in enumerate(sorted((tmp_path / 'data' / 'test').rglob('*.png'))):
+        # All of another size than the network's, and one of the size that its mask has.
+        PIL.Image.fromarray(photo(40, 36, seed=k)).save(path)
+    workdir = write_run(tmp_path / 'run', root=tmp_path / 'data', antialias=antialias)
+    evaluate.run(str(workdir))
+    with (workdir / 'evaluation' / str(STEP) / 'scores.csv').open() as file:
+        expected = {row['filename']: float(row['score']) for row in csv.DictReader(file)}
+    assert len(expected) == 5
+    assert len(set(expected.values())) == 5
+    found = draem_jax.load(workdir)([tmp_path / 'data' / filename for filename in expected])
+    np.testing.assert_allclose([one.score for one in found], list(expected.values()), rtol=1e-6)
+
+
+def test_map_is_that_of_the_networks_at_the_resolution_of_the_image(run):
+    image = photo(50, 70)
+    found = draem_jax.load(run)(image)
+    model = networks.Draem(2, 2)
+    variables = draem_jax.load(run).variables
+    small = images.resize(image, (32, 32))
+    _, logits = jax.jit(functools.partial(model.apply, train=False))(variables, small[None].astype(np.float32) / 255)
+    expected = np.asarray(inference.anomaly_map(logits))[0]
+    assert expected.std() > 0.005
+    assert (found.map.shape, found.map.dtype) == ((50, 70), np.float32)
+    np.testing.assert_allclose(found.map, images.resize(expected, (50, 70)), atol=1e-5)
+    np.testing.assert_allclose(draem_jax.load(run)(small).map, expected, atol=1e-5)
+
+
+def test_a_path_an_array_and_a_list_say_the_same(run, tmp_path):
+    PIL.Image.fromarray(photo(40, 36)).save(tmp_path / 'a.png')
+    detect = draem_jax.load(run)
+    score = detect(photo(40, 36)).score
+    assert [detect(path).score for path in (tmp_path / 'a.png', str(tmp_path / 'a.png'))] == [score, score]
+    # Five in batches of four: filler never shows, and sizes may differ.
+    several = detect([tmp_path / 'a.png', photo(64, 32, 1), photo(32, 32, 2), photo(33, 90, 3), photo(40, 36)])
+    assert [one.map.shape for one in several] == [(40, 36), (64, 32), (32, 32), (33, 90), (40, 36)]
+    assert several[0].score == pytest.approx(score, rel=1e-6)
+    assert several[4].score == pytest.approx(score, rel=1e-6)
+    assert len({one.score for one in several}) == 4
+    assert detect([]) == []
+
+
+def test_without_a_threshold_there_is_no_decision(run):
+    detect = draem_jax.load(run)
+    found = detect(photo(40, 36))
+    assert (found.decision, found.boxes, found.area) == (None, None, None)
+    assert detect.calibration_note.startswith('Uncalibrated')
+
+
+def test_calibrated_thresholds_are_used_and_overridden(calibrated):
+    detect = draem_jax.load(calibrated)
+    assert (detect.threshold, detect.pixel_threshold) == (0.5, 0.6)
+    found = detect(photo(40, 36))
+    assert found.decision == (found.score >= 0.5)
+    assert found.area == (found.map >= 0.6).sum()
+    at_score = draem_jax.load(calibrated, threshold=found.score)
+    assert at_score.pixel_threshold == 0.6
+    assert at_score(photo(40, 36)).decision is True
+    above = draem_jax.load(calibrated, threshold=math.nextafter(found.score, 2), pixel_threshold=1.1)
+    assert above(photo(40, 36)).decision is False
+    assert above(photo(40, 36)).boxes == ()
+
+
+def test_a_calibration_of_whole_images_does_not_hold_for_tiles(calibrated):
+    detect = draem_jax.load(calibrated, tile=32)
+    assert (detect.threshold, detect.pixel_threshold) == (None, None)
+    assert 'for tile 0, not 32' in detect.calibration_note
+
+
+def test_tiles_are_looked_at_one_by_one_and_blended(run):
+    image = photo(50, 70)
+    whole = draem_jax.load(run)
+    tiles = tiling.cut(image, (32, 32))
+    assert len(tiles) == 6
+    expected = tiling.blend([one.map for one in whole(tiles)], (50, 70), (32, 32))
+    found = draem_jax.load(run, tile=32)(image)
+    np.testing.assert_allclose(found.map, expected, atol=1e-6)
+    assert found.score == pytest.approx(float(inference.image_score(found.map[None], 3)[0]), rel=1e-5)
+
+
+def test_tiles_of_several_images_are_not_mixed_up(run):
+    pictures = [photo(50, 70, 1), photo(10, 20, 2), photo(32, 32, 3), photo(100, 33, 4)]
+    detect = draem_jax.load(run, tile=32)
+    for picture, found in zip(pictures, detect(pictures), strict=True):
+        alone = detect(picture)
+        assert found.map.shape == picture.shape[:2]
+        np.testing.assert_allclose(found.map, alone.map, atol=1e-6)
+        assert found.score == pytest.approx(alone.score, rel=1e-5)
+
+
+def test_a_tile_that_holds_the_image_is_the_whole_image(run):
+    image = photo(64, 64)
+    whole, tiled = draem_jax.load(run)(image), draem_jax.load(run, tile=64)(image)
+    np.testing.assert_allclose(tiled.map, whole.map, atol=1e-6)
+    assert tiled.score == pytest.approx(whole.score, rel=1e-5)
+
+
+def test_larger_tiles_are_shrunk_to_the_network(run):
+    image = photo(128, 192)
+    expected = draem_jax.load(run, tile=32)(images.resize(image, (64, 96)))
+    found = draem_jax.load(run, tile=64)(image)
+    assert found.map.shape == (128, 192)
+    assert found.score == pytest.approx(expected.score, rel=1e-5)
+
+
+def test_any_device_count_takes_any_batch_size(run):
+    assert [draem_jax.load(run, batch_size=size).batch_size for size in (None, 1, 4, 5, 8)] == [4, 4, 4, 8, 8]
+
+
+@pytest.mark.parametrize(
+    'array',
+    [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8)],
+    ids=['grey', 'four channels', 'float', 'empty'],
+)
+def test_an_array_that_is_no_image_is_refused(run, array):
+    with pytest.raises(UserError, match=r'uint8 RGB \[H, W, 3\]'):
+        draem_jax.load(run)(array)
+
+
+def test_a_file_that_is_no_image_is_named(run, tmp_path):
+    (tmp_path / 'broken.png').write_bytes(b'no image')
+    with pytest.raises(UserError, match=r'broken\.png'):
+        draem_jax.load(run)([photo(8, 8), tmp_path / 'broken.png'])
+
+
+def test_networks_that_diverged_make_no_decision(run):
+    detect = draem_jax.load(run, threshold=0.5)
+    with pytest.raises(UserError, match='diverged'):
+        list(
+            dataclasses.replace(
+                detect, predict=lambda variables, batch: {'score': np.full((4, 1), np.nan), 'map': batch[..., 0]}
+            ).measure([photo(32, 32)])
+        )
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'step': 3}, r'step 3 .* Found: 7'),
+        ({'tile': -1}, 'tile=-1'),
+        ({'batch_size': 0}, 'batch_size=0'),
+        ({'threshold': math.nan}, 'threshold=nan'),
+    ],
+)
+def test_what_makes_no_sense_is_refused(run, options, message):
+    with pytest.raises(UserError, match=message):
+        draem_jax.load(run, **options)
+
+
+def test_tiles_that_would_blow_an_image_up_beyond_memory_are_refused(run):
+    with pytest.raises(UserError, match='Take larger ones'):
+        draem_jax.load(run, tile=1)(photo(2000, 1500))
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match='not the directory of a run'):
+        draem_jax.load(tmp_path)
+
+
+@pytest.mark.parametrize('config', ['{"schema": 1}', '{"schema": 1, "model": {}}'])
+def test_a_config_without_what_it_needs_is_refused(tmp_path, config):
+    (tmp_path / 'config.json').write_text(config)
+    with pytest.raises(UserError, match=r"'config\.json' in .* 'model'|reconstructive_width"):
+        draem_jax.load(tmp_path)
+
+
+def test_the_examples_in_the_docstring_run(tmp_path, monkeypatch):
+    write_run(tmp_path / 'runs' / 'parts')
+    PIL.Image.fromarray(photo(1500, 2000)).save(tmp_path / 'photo.png')
+    monkeypatch.chdir(tmp_path)
+    found = doctest.testmod(detector)
+    assert found.attempted >= 6
+    assert found.failed == 0
+
+
+def test_nothing_else_is_an_attribute_of_the_package():
+    with pytest.raises(AttributeError, match='no_such_thing'):
+        _ = draem_jax.no_such_thing
+
+
+CODE = """
+import sys
+import numpy as np
+import draem_jax
+assert not {'jax', 'flax'} & set(sys.modules)
+found = draem_jax.load(sys.argv[1])(np.zeros((40, 36, 3), np.uint8))
+import predict
+sys.path.append('tools')
+import calibrate
+predict.run(sys.argv[1], [sys.argv[2]], out=sys.argv[3])
+calibrate.run(sys.argv[1], sys.argv[2])
+print(*sys.modules)
+"""
+
+
+def test_nothing_here_needs_tensorflow(tmp_path):
+    workdir = write_run(tmp_path / 'run')
+    draw_tree(tmp_path / 'data', train=2, good=0, scratched=0)
+    arguments = [workdir, tmp_path / 'data', tmp_path / 'out']
+    result = subprocess.run(
+        [sys.executable, '-c', CODE, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    loaded = set(result.stdout.splitlines()[-1].split())
+    assert {'jax', 'draem_jax.detector', 'draem_jax.calibration'} <= loaded
+    assert loaded & {'tensorflow', 'tensorflow_datasets', 'data'} == set()

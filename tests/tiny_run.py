@@ -1,0 +1,36 @@
+"""The directory of a run with networks that were never trained, but that answer differently to every image."""
+
+import jax
+import numpy as np
+
+from configs import folder
+from draem_jax import checkpoints, networks, runs, training
+
+STEP = 7
+
+
+def write_run(workdir, *, root='', image_size=(32, 32), antialias=False, batch_size=4):
+    """Writes config and checkpoint of step 7 into `workdir`; returns it."""
+    config = folder.get_config()
+    config.dataset.root = str(root)
+    config.dataset.image_size = image_size
+    config.dataset.antialias = antialias
+    config.model.reconstructive_width = 2
+    config.model.discriminative_width = 2
+    config.evaluation.batch_size = batch_size
+    config.evaluation.score_window = 3
+    runs.start(workdir, config.to_dict())
+    variables = networks.init_variables(networks.make_model(**config.model), image_size, seed=0)
+    # Kernels as drawn for training leave next to nothing of an image behind so many layers.
+    variables = jax.tree.map(lambda leaf: leaf * (12 if leaf.ndim == 4 else 1), variables)
+    optimizer = training.make_optimizer(training.make_schedule(1, **config.optimizer))
+    with checkpoints.open_checkpoints(workdir) as manager:
+        checkpoints.save(manager, training.init_state(variables, optimizer).replace(step=np.int32(STEP)))
+    return workdir
+
+
+def photo(height, width, seed=0):
+    """A picture with coarse and fine structure, uint8 RGB."""
+    random = np.random.default_rng(seed)
+    coarse = random.uniform(0, 160, (height // 16 + 1, width // 16 + 1, 3)).repeat(16, 0).repeat(16, 1)
+    return (coarse[:height, :width] + random.uniform(0, 90, (height, width, 3))).astype(np.uint8)

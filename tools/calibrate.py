@@ -1,0 +1,91 @@
+"""Sets the thresholds of a trained run from a folder of good images: <workdir>/calibration.json.
+
+    python tools/calibrate.py --workdir=runs/parts --normals=good_parts --target_fpr=0.01
+
+The images have to be good ones that the run has not been trained on; on those it has seen its scores are lower, and the
+threshold would reject too many. For a false-positive rate r it takes at least 1 / r - 1 of them.
+"""
+
+import os
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # Run as a file, Python looks beside it only.
+
+from absl import flags
+from tqdm import tqdm
+
+from configs import command_line, default
+from draem_jax import calibration, detector, devices, images, runs
+
+
+def main():
+    values = flags.FLAGS
+    run(
+        values.workdir,
+        values.normals,
+        step=values.step,
+        target_fpr=values.target_fpr,
+        pixel_target_fpr=values.pixel_target_fpr,
+        tile=values.tile,
+        batch_size=values.batch_size,
+    )
+
+
+def run(workdir, normals, *, step=None, target_fpr=None, pixel_target_fpr=None, tile=0, batch_size=None):
+    """Calibrates a run.
+
+    Args:
+        workdir: directory of the run.
+        normals: folder of good images, however nested.
+        step: of the checkpoint; the newest by default. predict.py uses the calibration for this one alone.
+        target_fpr, pixel_target_fpr: wanted false-positive rates of images and pixels, in (0, 1); those of the run's
+            config by default.
+        tile, batch_size: as in `detector.load`.
+
+    Raises:
+        UserError: no run, no images, one that cannot be read, or a rate that is none; nothing was written.
+    """
+    config = runs.read_config(workdir)
+    usual = {**default.get_config().evaluation.to_dict(), **config.get('evaluation', {})}
+    rates = {
+        'target_fpr': usual['target_fpr'] if target_fpr is None else target_fpr,
+        'pixel_target_fpr': usual['pixel_target_fpr'] if pixel_target_fpr is None else pixel_target_fpr,
+    }
+    calibration.check_rates(**rates)
+    paths = images.list_images(normals)
+    if trained_on(config['dataset'], normals):
+        print(
+            f"Warning: '{normals}' lies in the data set that the run was trained on. Scores of images that it has seen "
+            'are too low, and a threshold from them rejects too many good parts.',
+            file=sys.stderr,
+        )
+    devices.cache_compilations()
+    trained = detector.load(workdir, step, tile=tile, batch_size=batch_size)
+    progress = tqdm(paths, unit='image', leave=False, disable=None, dynamic_ncols=True)
+    found = calibration.calibrate(trained.measure(map(images.read_image, progress)), **rates)
+    calibration.write(workdir, found, source=f"{len(paths)} images in '{normals}'", **trained.settings())
+    image, pixel = found['image'], found['pixel']
+    print(f'Step {trained.step}: images from {image["threshold"]:.4g}, pixels from {pixel["threshold"]:.4g}.')
+    print(calibration.find(workdir, **trained.settings())[1])
+    return found
+
+
+def trained_on(dataset, folder):
+    """Whether a folder lies in the run's data set, and not in its test split."""
+    if not dataset['root']:
+        return False
+    root = os.path.realpath(os.path.join(dataset['root'], dataset['category']))
+    below = os.path.relpath(os.path.realpath(folder), root).split(os.sep)
+    return below[0] not in ('..', 'test')
+
+
+if __name__ == '__main__':
+    flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
+    flags.DEFINE_string('normals', None, 'Folder of good images that were not trained on.', required=True)
+    flags.DEFINE_integer('step', None, 'Step of the checkpoint; the newest by default.', lower_bound=0)
+    flags.DEFINE_float('target_fpr', None, 'Wanted false-positive rate of images; by default that of the config.')
+    flags.DEFINE_float('pixel_target_fpr', None, 'Wanted false-positive rate of pixels; by default that of the config.')
+    flags.DEFINE_integer('tile', 0, 'As predict.py will be called with.', lower_bound=0)
+    flags.DEFINE_integer('batch_size', None, 'Images or tiles per step, over all devices.', lower_bound=1)
+    command_line.run(main)
