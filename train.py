@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from configs import checks, command_line
+from configs import checks, command_line, default
 from data import inputs, pipeline, synthesis
 from draem_jax import (
     calibration,
@@ -54,7 +54,7 @@ def run(config, workdir):
     total_steps = config.training.steps or config.training.epochs * epoch_steps
     print(f'{loaded} {total_steps} steps.')
 
-    runs.start(workdir, config.to_dict())
+    runs.start(workdir, config.to_dict(), default.get_config().to_dict())
     with checkpoints.open_checkpoints(workdir, keep=config.training.keep_checkpoints) as manager:
         model, optimizer, schedule = build(config, total_steps)
         state = first_state(config, model, optimizer, manager)
@@ -62,7 +62,7 @@ def run(config, workdir):
         if first_step >= total_steps:
             print(f'Nothing to do: step {first_step} of {total_steps} is done.')
             if not finished_file(workdir).exists():  # It ended between its last checkpoint and here.
-                calibrate(config, workdir, first_step, held_out)
+                calibrate(config, workdir, first_step, loaded.held_out)
             finish(workdir, first_step)
             return
         finished_file(workdir).unlink(missing_ok=True)
@@ -91,7 +91,7 @@ def run(config, workdir):
                 log,
                 manager,
             )
-    calibrate(config, workdir, total_steps, held_out)
+    calibrate(config, workdir, total_steps, loaded.held_out)
     finish(workdir, total_steps)
     print(f'Done: step {total_steps}. Next: python evaluate.py --workdir={workdir}')
 

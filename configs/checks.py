@@ -1,5 +1,7 @@
 """What values a config may hold; everything that can be said before a file is read or a device is touched."""
 
+from ml_collections import ConfigDict
+
 from configs import default
 from draem_jax.errors import UserError
 
@@ -13,6 +15,7 @@ _RULES = {
         '(height, width), both multiples of 32',
     ),
     'dataset.validation_fraction': (lambda value: 0 <= value < 1, 'in [0, 1)'),
+    'dataset.test_fraction': (lambda value: 0 <= value < 1, 'in [0, 1)'),
     'dataset.texture_source': (
         lambda value: value in ('folder', 'dtd', 'procedural', 'colour', 'self'),
         "'folder', 'dtd', 'procedural', 'colour' or 'self'",
@@ -64,18 +67,35 @@ def check_name(path):
         raise UserError(f'Unknown field config.{path}. Known: {", ".join(known[section])}.')
 
 
-def check(config):
-    """Raises UserError, in one line, for the first field that is missing, unknown or out of its range.
+def of_run(values, changes):
+    """The config of an existing run, checked.
 
-    What a run's `evaluation` lacks, because an earlier version wrote it, takes its default here: these fields say how a
-    run is looked at, not what it is.
+    Args:
+        values: nested dict, from `runs.read_config`. Fields that the version that wrote it did not know take their
+            defaults, which always mean what was done before there was a choice.
+        changes: {'section.field': value} that replace some.
+
+    Returns:
+        ConfigDict with the fields of configs/default.py.
+
+    Raises:
+        UserError: as `check`.
     """
+    config = ConfigDict(values)
+    for section, fields in default.get_config().items():
+        for field, value in fields.items():
+            if section in config and field not in config[section]:
+                config[section][field] = value
+    config.update_from_flattened_dict(changes)
+    check(config)
+    return config
+
+
+def check(config):
+    """Raises UserError, in one line, for the first field that is missing, unknown or out of its range."""
     if config is None:
         raise UserError('Which experiment? Pass --config=configs/<name>.py, such as --config=configs/quickstart.py.')
     known = default.get_config()
-    if 'evaluation' in config:
-        for field in set(known.evaluation) - set(config.evaluation):
-            config.evaluation[field] = known.evaluation[field]
     for section in known:
         if section not in config:
             raise UserError(f'The config has no section {section!r}; configs/default.py lists them all.')

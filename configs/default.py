@@ -44,8 +44,12 @@ def get_config(arg='official'):
     config.dataset = ConfigDict()
     # A builder of data/: folder, mvtec_ad, simulated, ...
     config.dataset.name = 'folder'
-    # One object of the data set, such as 'bottle'; for `folder` a folder below root, or empty.
+    # One object of the data set, such as 'bottle'; several ('bottle,screw'), or 'all' of them, for one model of them
+    # together; for `folder` a folder below root, or empty.
     config.dataset.category = ''
+    # Options of the builder, as data/README.md names them: 'name=value' with commas between, such as
+    # 'normal=ok,defects=ng,masks=labels' for `folder` or 'split=2cls_highshot' for `visa`.
+    config.dataset.options = ''
     # Folder of the data set, as its entry in data/README.md says.
     config.dataset.root = ''
     # (height, width) in pixels that every image is resized to; multiples of 32. Official and paper: 256.
@@ -54,6 +58,11 @@ def get_config(arg='official'):
     config.dataset.antialias = False
     # Part of the normal training images kept out of training, to watch it with simulated anomalies; in [0, 1).
     config.dataset.validation_fraction = 0.0
+    # Part of the normal training images kept for the test where the data set has no test images, in [0, 1): the test is
+    # then on these and on anomalies simulated on them. 0: no test.
+    config.dataset.test_fraction = 0.1
+    # Pass over training images and textures that cannot be read, which are named and counted; test images never.
+    config.dataset.skip_unreadable = False
     # What is pasted as an anomaly: 'folder' (any images, however nested; official: the 5640 of DTD), 'dtd' (the same as
     # TFDS keeps it), 'procedural' (drawn, for when nothing can be downloaded), 'colour' (a plain one for each example:
     # an ablation of the paper), or 'self' (patches of other normal images).

@@ -1,5 +1,6 @@
 """Data sets and the input pipeline. Importing this registers the builders with TFDS, without TensorFlow."""
 
+import ast
 import importlib
 import pathlib
 
@@ -40,3 +41,46 @@ def make_builder(name, category='', root='', **options):
             'Change --config.dataset.category.'
         )
     return builder(data_dir=root or None, config=category or None, **options)
+
+
+def make_builders(name, category='', root='', options=''):
+    """The builders that a config names: one, or one for each of several categories.
+
+    Args:
+        name: as for `make_builder`.
+        category: as for `make_builder`, or several with commas between, or 'all' the data set has.
+        root: as for `make_builder`.
+        options: further options of the builder as text: 'name=value' with commas between.
+
+    Returns:
+        {category: builder}.
+
+    Raises:
+        UserError: as `make_builder`, or options that cannot be understood.
+    """
+    categories = [category]
+    if name in _BUILDERS and name != 'folder':
+        if category == 'all' and _BUILDERS[name].builder_configs:
+            categories = list(_BUILDERS[name].builder_configs)
+        elif ',' in category:
+            categories = [part.strip() for part in category.split(',')]
+    if len(set(categories)) < len(categories):
+        raise UserError(f"--config.dataset.category='{category}': expected every category once.")
+    values = _parse_options(options)
+    return {one: make_builder(name, one, root, **values) for one in categories}
+
+
+def _parse_options(text):
+    """'a=1,b=text' -> {'a': 1, 'b': 'text'}."""
+    values = {}
+    for part in filter(None, text.split(',')):
+        option, equals, value = (side.strip() for side in part.partition('='))
+        if not equals or not option.isidentifier():
+            raise UserError(
+                f"--config.dataset.options='{text}': expected name=value with commas between, found '{part}'."
+            )
+        try:
+            values[option] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            values[option] = value
+    return values

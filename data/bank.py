@@ -42,19 +42,42 @@ class Selection:
     """
 
     def __init__(self, bank, indices):
-        self._bank, self._indices = bank, indices
+        self._bank, self.indices = bank, indices
         self.shape, self.dtype = (len(indices), *bank.shape[1:]), bank.dtype
 
     def __len__(self):
-        return len(self._indices)
+        return len(self.indices)
 
     def __getitem__(self, index):
-        return self._bank[self._indices[index]]
+        return self._bank[self.indices[index]]
 
     @property
     def failure(self):
         """See `FileImages.failure`."""
         return failure(self._bank)
+
+
+class Joined:
+    """The images of several banks of one size, one after the other, as a bank."""
+
+    def __init__(self, banks):
+        self._banks = banks
+        self._starts = np.cumsum([0, *map(len, banks)])
+        self.shape, self.dtype = (int(self._starts[-1]), *banks[0].shape[1:]), banks[0].dtype
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        which = int(np.searchsorted(self._starts, index, side='right')) - 1
+        return self._banks[which][index - self._starts[which]]
+
+    @property
+    def failure(self):
+        """See `FileImages.failure`."""
+        return next(filter(None, map(failure, self._banks)), None)
 
 
 class FileImages:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 import data
 from data import procedural, reading, synthesis
+from data.bank import Joined
 from data.cache import check_memory, fingerprint, gigabytes, in_memory, on_disk
 from draem_jax import images
 from draem_jax.errors import UserError
@@ -24,13 +25,17 @@ class Inputs:
 
     Attributes:
         normals: bank of normal images to train on, uint8 [N, H, W, 3] (`data.bank`).
-        held_out: bank of normal images kept apart; empty where none are.
+        held_out: bank of normal images kept apart to validate with; empty where none are.
+        test: bank of normal images kept apart to test on; empty where the data set has test images.
+        test_names: their file names.
         textures: bank of textures, or synthesis.COLOUR, or synthesis.SELF.
         cache: one of `data.cache.CACHES`.
     """
 
     normals: Any
     held_out: Any
+    test: Any
+    test_names: list
     textures: Any
     cache: str
 
@@ -42,13 +47,13 @@ class Inputs:
         else:
             textures = f'{len(self.textures)} textures'
             shapes = [self.textures.shape]
-        shapes += [self.normals.shape, self.held_out.shape]
+        shapes += [self.normals.shape, self.held_out.shape, self.test.shape]
         size = sum(map(gigabytes, shapes))
         kept = {'memory': f'{size:.2f} GB in memory', 'disk': f'{size:.2f} GB on disk', 'none': 'decoded as needed'}
         height, width = self.normals.shape[1:3]
         return (
-            f'{len(self.normals)} normal images of {height} x {width}, {len(self.held_out)} held out; {textures}; '
-            f'{kept[self.cache]}.'
+            f'{len(self.normals)} normal images of {height} x {width}, {len(self.held_out)} held out'
+            f'{f", {len(self.test)} kept for the test" if len(self.test) else ""}; {textures}; {kept[self.cache]}.'
         )
 
 
@@ -57,9 +62,12 @@ def load(
     name,
     category,
     root,
+    options,
     image_size,
     antialias,
     validation_fraction,
+    test_fraction,
+    skip_unreadable,
     texture_source,
     texture_root,
     texture_count,
@@ -76,19 +84,22 @@ def load(
         UserError: something is missing, cannot be read, or needs more memory than allowed.
     """
     size = tuple(image_size)
-    keep = {'cache': cache, 'cache_folder': cache_folder}
-    builder = data.make_builder(name, category, root)
+    keep = {'skip_unreadable': skip_unreadable, 'cache': cache, 'cache_folder': cache_folder}
+    builders = list(data.make_builders(name, category, root, options).values())
     # Textures first: of drawn data sets the drawing takes longest, and a mistake should show before it.
     make_textures, count = _texture_loader(texture_source, texture_root, texture_count, size, keep)
     if cache == 'memory':
-        normals = reading.count_examples(builder, 'train') if builder.info.splits else 0
-        check_memory([(number, *size, 3) for number in (normals, count)], cache_limit_gb)
+        numbers = [reading.count_examples(builder, 'train') for builder in builders if builder.info.splits]
+        check_memory([(number, *size, 3) for number in (*numbers, count)], cache_limit_gb)
     textures = make_textures()
-    reading.prepare(builder)
-    normals, held_out = reading.load_normals(
-        builder, size, antialias=antialias, validation_fraction=validation_fraction, **keep
-    )
-    return Inputs(normals, held_out, textures, cache)
+    parts = []
+    for builder in builders:
+        reading.prepare(builder)
+        fractions = {'validation_fraction': validation_fraction, 'test_fraction': test_fraction}
+        parts.append(reading.load_normals(builder, size, antialias=antialias, **fractions, **keep))
+    *banks, names = zip(*parts, strict=True)
+    normals, held_out, test = (each[0] if len(each) == 1 else Joined(each) for each in banks)
+    return Inputs(normals, held_out, test, [name for part in names for name in part], textures, cache)
 
 
 def _texture_loader(source, root, limit, size, keep):
@@ -98,7 +109,7 @@ def _texture_loader(source, root, limit, size, keep):
         return lambda: reading.load_textures(root, size, limit=limit, **keep), count
     if source == 'dtd':
         builder = dtd_builder(root)
-        return lambda: _load_dtd(builder, size, limit, **keep), limit or 5640
+        return lambda: _load_dtd(builder, size, limit, keep['cache'], keep['cache_folder']), limit or 5640
     if source == 'procedural':
         count = limit or PROCEDURAL_TEXTURES
         return lambda: procedural.draw_textures(count, size, seed=0), count
@@ -134,7 +145,7 @@ def dtd_builder(root):
     return builder
 
 
-def _load_dtd(builder, size, limit, *, cache, cache_folder):
+def _load_dtd(builder, size, limit, cache, cache_folder):
     """All three splits of DTD, as the authors use it; a bank as from `reading.load_textures`."""
     if cache == 'none':
         raise UserError(

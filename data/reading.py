@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import functools
 import os
 import pathlib
 
@@ -38,7 +39,7 @@ def read_split(builder, split, size, *, antialias=False):
         Dicts as `data.in_place.read` returns them.
     """
     if isinstance(builder, InPlaceBuilder):
-        yield from _map_ahead(lambda record: read(record, size, antialias), builder.records(split))
+        yield from map_ahead(lambda record: read(record, size, antialias), builder.records(split))
         return
     for example in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
         yield {
@@ -51,7 +52,7 @@ def read_split(builder, split, size, *, antialias=False):
         }
 
 
-def _map_ahead(function, items):
+def map_ahead(function, items):
     """`map(function, items)` on threads, in order, a bounded number of results ahead of the reader."""
     workers = os.cpu_count() or 1
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
@@ -68,53 +69,76 @@ def _map_ahead(function, items):
                 future.cancel()
 
 
-def load_normals(builder, size, *, antialias=False, validation_fraction=0.0, cache='memory', cache_folder=''):
-    """The normal training images, parted in two.
+def load_normals(
+    builder,
+    size,
+    *,
+    antialias=False,
+    validation_fraction=0.0,
+    test_fraction=0.0,
+    skip_unreadable=False,
+    cache='memory',
+    cache_folder='',
+):
+    """The normal training images, parted in three: to train on, to validate with, and to test on.
 
     Args:
         builder: a TFDS builder with the features of `data.in_place`.
         size: (height, width).
         antialias: as in `images.resize`.
         validation_fraction: part of the images kept apart, the same ones for every seed of training.
+        test_fraction: likewise for the test, where the data set has no test images.
+        skip_unreadable: pass over files that cannot be read, and name them.
         cache: one of `data.cache.CACHES`.
         cache_folder: where 'disk' keeps its file; '' for `data.cache.default_folder()`.
 
     Returns:
-        (training images, validation images), banks of uint8 [H, W, 3] (`data.bank`); the second is empty at
-        fraction 0.
+        (training, validation, test images, file names of the last), each a bank of uint8 [H, W, 3] (`data.bank`). The
+        second is empty at fraction 0, the third also where the data set has test images.
 
     Raises:
-        UserError: no image is left for one of the two, or a file cannot be read.
+        UserError: no image is left for one of the parts, or a file cannot be read.
     """
-    count = count_examples(builder, 'train')
-    held_out = round(validation_fraction * count)
-    if held_out == count or (validation_fraction > 0 and held_out == 0):
-        raise UserError(
-            f'--config.dataset.validation_fraction={validation_fraction} of {count} images leaves {count - held_out} '
-            f'for training and {held_out} for validation; both need at least one.'
-        )
+    if count_examples(builder, 'test'):
+        test_fraction = 0.0
+    is_in_place = isinstance(builder, InPlaceBuilder)
+    if is_in_place:
+        records = builder.records('train')
+
+        def decode(record):
+            return read(record, size, antialias)['image']
+
+        if skip_unreadable:
+            records = [records[index] for index in readable(records, decode, 'Checking images')]
+        count, files = len(records), [record.image for record in records]
+        decoded = functools.partial(map_ahead, decode, records)
+    else:
+        count, files = count_examples(builder, 'train'), _files_of(builder)
+        decoded = functools.partial(_images, builder, size, antialias)
+    training, validation, test = part(count, validation_fraction, test_fraction)
 
     def decode_all():
-        examples = read_split(builder, 'train', size, antialias=antialias)
-        for example in tqdm(examples, 'Reading images', count, unit='image', leave=False, disable=None):
-            yield example['image']
+        return tqdm(decoded(), 'Reading images', count, unit='image', leave=False, disable=None)
 
     if cache == 'none':
-        if not isinstance(builder, InPlaceBuilder):
+        if not is_in_place:
             raise UserError(
                 f"--config.dataset.cache=none reads images where they lie, and '{builder.name}' is kept by TFDS. "
                 'Expected memory or disk.'
             )
-        bank = FileImages(builder.records('train'), lambda record: read(record, size, antialias)['image'], size)
+        bank = FileImages(records, decode, size)
     elif cache == 'disk':
-        in_place = isinstance(builder, InPlaceBuilder)
-        files = [record.image for record in builder.records('train')] if in_place else _files_of(builder)
         identity = [builder.info.full_name, bool(antialias), fingerprint(files)]
         bank = on_disk(decode_all, (count, *size, 3), identity=identity, folder=cache_folder)
     else:
         bank = in_memory(decode_all(), (count, *size, 3))
-    shuffled = np.random.default_rng(0).permutation(count)
-    return Selection(bank, np.sort(shuffled[held_out:])), Selection(bank, np.sort(shuffled[:held_out]))
+    names = [records[index].filename if is_in_place else f'train/{index}' for index in test]
+    return Selection(bank, training), Selection(bank, validation), Selection(bank, test), names
+
+
+def _images(builder, size, antialias):
+    for example in read_split(builder, 'train', size, antialias=antialias):
+        yield example['image']
 
 
 def _files_of(builder):
@@ -122,13 +146,60 @@ def _files_of(builder):
     return sorted(str(path) for path in pathlib.Path(builder.data_path).iterdir())
 
 
-def load_textures(folder, size, *, limit=0, cache='memory', cache_folder=''):
+def part(count, validation_fraction, test_fraction):
+    """Which of `count` images are for training, validation and test: three sorted arrays of indices.
+
+    Raises:
+        UserError: one that should have images gets none.
+    """
+    validation, test = round(validation_fraction * count), round(test_fraction * count)
+    if (validation_fraction > 0 and not validation) or (test_fraction > 0 and not test) or validation + test >= count:
+        also = f' and test_fraction={test_fraction}' if test_fraction else ''
+        numbers = (
+            f'{max(count - validation - test, 0)} for training, {validation} for validation and {test} for the test'
+        )
+        raise UserError(
+            f'--config.dataset.validation_fraction={validation_fraction}{also} of {count} images leaves {numbers}; '
+            'each needs at least one, or a fraction of 0.'
+        )
+    shuffled = np.random.default_rng(0).permutation(count)
+    ends = [validation, validation + test]
+    validation, test, training = np.split(shuffled, ends)
+    return np.sort(training), np.sort(validation), np.sort(test)
+
+
+def readable(files, decode, what):
+    """The indices of those files that can be decoded; the others are named and counted on the screen.
+
+    Raises:
+        UserError: none of them can be.
+    """
+
+    def find_error(file):
+        try:
+            decode(file)
+        except UserError as error:
+            return str(error)
+
+    errors = list(tqdm(map_ahead(find_error, files), what, len(files), leave=False, disable=None))
+    kept = [index for index, error in enumerate(errors) if error is None]
+    for error in filter(None, errors):
+        tqdm.write(f'Passed over: {error}')
+    if not kept:
+        raise UserError(f'Of {len(files)} files none can be read; the first: {errors[0]}')
+    if len(kept) < len(files):
+        tqdm.write(f'{len(files) - len(kept)} of {len(files)} files were passed over.')
+    return kept
+
+
+def load_textures(folder, size, *, limit=0, skip_unreadable=False, cache='memory', cache_folder=''):
     """The texture images of a folder, however nested.
 
     Args:
         folder: path.
         size: (height, width) that each is resized to, whatever its shape, as the authors do.
         limit: how many at most, spread evenly over the sorted list; 0 for all.
+        skip_unreadable: pass over files that cannot be read, and name them.
         cache: one of `data.cache.CACHES`.
         cache_folder: where 'disk' keeps its file; '' for `data.cache.default_folder()`.
 
@@ -143,8 +214,11 @@ def load_textures(folder, size, *, limit=0, cache='memory', cache_folder=''):
     def decode(path):
         return images.resize(images.read_image(path), size)
 
+    if skip_unreadable:
+        paths = [paths[index] for index in readable(paths, decode, 'Checking textures')]
+
     def decode_all():
-        return tqdm(_map_ahead(decode, paths), 'Reading textures', len(paths), leave=False, disable=None)
+        return tqdm(map_ahead(decode, paths), 'Reading textures', len(paths), leave=False, disable=None)
 
     if cache == 'none':
         return FileImages(paths, decode, size)

@@ -46,22 +46,23 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 
-def start(workdir, config):
+def start(workdir, config, defaults=None):
     """Creates a run's directory with its config, or checks that a run that goes on is the same run.
 
     Args:
         workdir: path.
         config: nested dict of plain values.
+        defaults: likewise; the values of fields that did not exist when an earlier version started the run.
 
     Raises:
         UserError: the directory holds a run of another config.
     """
     path = pathlib.Path(workdir) / 'config.json'
-    config = json.loads(json.dumps(config))
+    config, defaults = (json.loads(json.dumps(values)) for values in (config, defaults or {}))
     if path.exists():
         earlier = read_config(workdir)
         for field in sorted(_flat(earlier).keys() | _flat(config).keys()):
-            before, now = _flat(earlier).get(field), _flat(config).get(field)
+            before, now = _flat(earlier).get(field, _flat(defaults).get(field)), _flat(config).get(field)
             if before != now and field not in _MAY_CHANGE and not field.startswith('evaluation.'):
                 raise UserError(
                     f"'{workdir}' holds a run with {field}={before!r}, not {now!r}. Take another --workdir, "

@@ -211,11 +211,13 @@ def test_a_missing_field_or_section_is_named(path):
     assert field in message_of(config)
 
 
-def test_what_an_earlier_version_did_not_know_of_evaluation_takes_its_default():
-    config = load('default')
-    del config.evaluation['target_fpr']
-    checks.check(config)
+def test_fields_that_an_earlier_version_did_not_know_take_their_defaults():
+    values = load('default').to_dict()
+    del values['evaluation']['target_fpr'], values['dataset']['cache']
+    config = checks.of_run(values, {'training.seed': 7})
     assert config.evaluation.target_fpr == default.get_config().evaluation.target_fpr
+    assert config.dataset.cache == default.get_config().dataset.cache
+    assert config.training.seed == 7
 
 
 def test_no_config_at_all_is_told_what_to_pass():

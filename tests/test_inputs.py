@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
-from trees import draw_textures, draw_tree
+from trees import draw_textures, draw_tree, write_image
 
 from configs import default
 from data import inputs
@@ -94,3 +94,39 @@ def test_dtd_is_prepared_from_its_archive_and_all_three_splits_are_taken(dataset
         textures = inputs.load(**dataset).textures
         assert textures.shape == (3, 32, 32, 3)
         assert sorted(np.asarray(textures)[:, 0, 0, 0].tolist()) == [20, 80, 140]
+
+
+def test_several_categories_are_one_training_set(dataset, tmp_path):
+    for category, greys in (('bottle', 4), ('screw', 8)):
+        draw_tree(tmp_path / 'mvtec' / category, train=greys)
+    dataset.name, dataset.root, dataset.texture_source = 'mvtec_ad', str(tmp_path / 'mvtec'), 'colour'
+    dataset.category, dataset.validation_fraction = 'bottle,screw', 0.25
+    found = inputs.load(**dataset)
+    assert (found.normals.shape, found.held_out.shape) == ((9, 32, 32, 3), (3, 32, 32, 3))
+    greys = sorted(int(bank[k][0, 0, 0]) for bank in (found.normals, found.held_out) for k in range(len(bank)))
+    assert greys == sorted([*range(4), *range(8)])
+
+
+@pytest.mark.parametrize(
+    ('category', 'options', 'words'),
+    [
+        ('bottle,bottle', '', 'every category once'),
+        ('bolt,bottle', '', "no category 'bolt'"),
+        ('', 'normal', 'name=value'),
+    ],
+)
+def test_categories_and_options_that_cannot_be_are_named(dataset, category, options, words):
+    dataset.name, dataset.category, dataset.options, dataset.texture_source = 'mvtec_ad', category, options, 'colour'
+    with pytest.raises(UserError, match=words):
+        inputs.load(**dataset)
+
+
+def test_options_reach_the_builder(dataset, tmp_path):
+    for k in range(3):
+        write_image(tmp_path / 'lines' / 'ok' / f'{k}.png', k)
+    dataset.root, dataset.options, dataset.texture_source = str(tmp_path / 'lines'), 'normal=ok', 'colour'
+    dataset.test_fraction = 0.0
+    assert len(inputs.load(**dataset).normals) == 3
+    dataset.options = 'normals=ok'
+    with pytest.raises(UserError, match="no option 'normals'"):
+        inputs.load(**dataset)

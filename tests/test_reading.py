@@ -98,7 +98,7 @@ def test_files_are_decoded_only_a_bounded_number_ahead(builder, monkeypatch):
 
 
 def test_normals_are_parted_into_training_and_validation_without_loss(builder):
-    training, validation = reading.load_normals(builder, SIZE, validation_fraction=0.25)
+    training, validation, *_ = reading.load_normals(builder, SIZE, validation_fraction=0.25)
     assert (len(training), len(validation)) == (6, 2)
     assert training.dtype == validation.dtype == np.uint8
     assert sorted(greys(training) + greys(validation)) == list(range(8))
@@ -110,14 +110,14 @@ def test_the_same_normals_are_held_out_every_time(builder):
 
 
 def test_without_a_fraction_all_normals_are_trained_on_in_order(builder):
-    training, validation = reading.load_normals(builder, SIZE)
+    training, validation, *_ = reading.load_normals(builder, SIZE)
     assert greys(training) == list(range(8))
     assert validation.shape == (0, *SIZE, 3)
 
 
 @pytest.mark.parametrize('fraction', [0.01, 0.99])
 def test_a_fraction_that_leaves_nothing_for_one_of_the_two_is_refused(builder, fraction):
-    with pytest.raises(UserError, match=rf'validation_fraction={fraction} of 8 images'):
+    with pytest.raises(UserError, match=rf'validation_fraction={fraction} of 8 images leaves'):
         reading.load_normals(builder, SIZE, validation_fraction=fraction)
 
 
@@ -167,3 +167,32 @@ def test_an_unreadable_file_in_the_middle_is_named(builder, tmp_path):
 def test_textures_smaller_than_the_images_are_enlarged(tmp_path):
     write_image(tmp_path / 'small.png', 90, size=(3, 5))
     assert greys(reading.load_textures(str(tmp_path), SIZE)) == [90]
+
+
+@pytest.mark.parametrize('cache', ['memory', 'disk', 'none'])
+def test_files_that_cannot_be_read_are_passed_over_only_if_asked_for(builder, tmp_path, capsys, cache):
+    (tmp_path / 'tree' / 'train' / 'good' / '004.png').write_bytes(b'no image')
+    keep = {'cache': cache, 'cache_folder': str(tmp_path / 'kept')}
+    training, *_ = reading.load_normals(builder, SIZE, skip_unreadable=True, **keep)
+    assert greys(training) == [0, 1, 2, 3, 5, 6, 7]
+    said = capsys.readouterr().out
+    assert '004.png' in said
+    assert '1 of 8 files were passed over' in said
+    with pytest.raises(UserError, match=r'004\.png'):
+        greys(reading.load_normals(builder, SIZE, **keep)[0])
+
+
+def test_where_no_file_can_be_read_that_is_said(tmp_path):
+    (tmp_path / 'broken.png').write_bytes(b'no image')
+    with pytest.raises(UserError, match=r'Of 1 files none can be read.*broken\.png'):
+        reading.load_textures(str(tmp_path), SIZE, skip_unreadable=True)
+
+
+def test_test_images_are_kept_apart_only_where_there_is_no_test(builder, tmp_path):
+    assert len(reading.load_normals(builder, SIZE, test_fraction=0.5)[2]) == 0
+    for k in range(8):
+        write_image(tmp_path / 'flat' / f'{k}.png', k)
+    flat = data.make_builder('folder', root=str(tmp_path / 'flat'))
+    training, _, test, names = reading.load_normals(flat, SIZE, test_fraction=0.5)
+    assert sorted(greys(training) + greys(test)) == list(range(8))
+    assert names == [f'{grey}.png' for grey in greys(test)]

@@ -39,6 +39,15 @@ def test_the_same_config_may_start_again(tmp_path):
     assert runs.read_config(tmp_path)['training'] == CONFIG['training']
 
 
+def test_a_field_that_the_run_did_not_know_may_have_its_default_only(tmp_path):
+    runs.start(tmp_path, CONFIG)
+    newer = {**CONFIG, 'training': {**CONFIG['training'], 'momentum': 0.5}}
+    with pytest.raises(UserError, match='momentum'):
+        runs.start(tmp_path, newer, {'training': {'momentum': 0.9}})
+    runs.start(tmp_path, newer, {'training': {'momentum': 0.5}})
+    assert runs.read_config(tmp_path)['training']['momentum'] == 0.5
+
+
 @pytest.mark.parametrize(
     ('section', 'field', 'value'),
     [('dataset', 'root', 'there'), ('training', 'steps', 20), ('evaluation', 'batch_size', 8)],

@@ -29,11 +29,16 @@ def run(config):
     if config is None:
         raise UserError('Which data set? Pass --config=configs/<name>.py, such as --config=configs/folder.py.')
     options = config.dataset
-    builder = data.make_builder(options.name, options.category, options.root)
-    reading.prepare(builder)
-    report = checking.check(builder)
-    print(checking.describe(report))
-    return 1 if report.number(checking.ERROR) else 0
+    errors = 0
+    builders = data.make_builders(options.name, options.category, options.root, options.options)
+    for category, builder in builders.items():
+        if len(builders) > 1:
+            print(f'{category}:')
+        reading.prepare(builder)
+        report = checking.check(builder)
+        print(checking.describe(report))
+        errors += report.number(checking.ERROR)
+    return 1 if errors else 0
 
 
 if __name__ == '__main__':
