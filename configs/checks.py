@@ -44,6 +44,7 @@ _RULES = {
     'evaluation.mask_rule': (lambda value: value in ('half', 'full'), "'half' or 'full'"),
     'evaluation.aupro_max_fpr': (lambda value: 0 < value <= 1, 'in (0, 1]'),
     'evaluation.sheet_rows': _at_least_0,
+    'evaluation.report': (lambda value: isinstance(value, bool), 'True or False'),
 }
 
 

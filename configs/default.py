@@ -145,4 +145,6 @@ def get_config(arg='official'):
     config.evaluation.aupro_max_fpr = 0.3
     # Images on each picture sheet (best, worst, most doubtful).
     config.evaluation.sheet_rows = 8
+    # Whether to write report/index.html: curves, and a picture of every test image (about 50 kB each at 256 px).
+    config.evaluation.report = True
     return config

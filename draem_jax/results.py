@@ -96,9 +96,23 @@ def write_results(folder, results, rows):
     """
     folder = pathlib.Path(folder)
     text = json.dumps(results, indent=2, allow_nan=False, default=_plain)
+    write_csv(folder / 'results.csv', [results['metrics']])
+    write_csv(folder / 'scores.csv', rows, columns=('filename', 'defect_type', 'label', 'score'))
+    # Last: where it is, the evaluation is done.
     runs.write_text(folder / 'results.json', text + '\n')
-    runs.write_text(folder / 'results.csv', _csv([results['metrics']]))
-    runs.write_text(folder / 'scores.csv', _csv(rows, columns=('filename', 'defect_type', 'label', 'score')))
+
+
+def write_csv(path, rows, columns=()):
+    """Writes rows, a list of dicts, as CSV, whole or not at all.
+
+    The given columns come first, then all others in the order they appear; None is an empty cell.
+    """
+    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    file = io.StringIO(newline='')
+    writer = csv.DictWriter(file, columns, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    runs.write_text(path, file.getvalue())
 
 
 def table(results):
@@ -188,16 +202,6 @@ def _pixel_summaries(labels, types, names, maps, masks, has_mask, pixels, max_fp
         if labels.any() and not set(groups) & set(pixels.groups) - {'normal'}:
             found[name] = UndefinedMetric('there are no ground-truth masks')
     return found
-
-
-def _csv(rows, columns=()):
-    """Rows as CSV text: the given columns first, then all others in the order they appear; None is an empty cell."""
-    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
-    file = io.StringIO(newline='')
-    writer = csv.DictWriter(file, columns, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def _plain(value):
