@@ -199,6 +199,7 @@ def write_evaluation(workdir, about, predict, variables, batches, options):
                 shown,
                 found,
                 rows,
+                run_name=pathlib.Path(workdir).resolve().name,
                 training_log=report.read_training_log(workdir),
                 last_step=runs.finished_step(workdir),
                 picture_shape=evaluation.picture_shape(picture_folder),

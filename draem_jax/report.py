@@ -36,7 +36,15 @@ _TITLES = {
 
 
 def write_report(
-    folder, results, rows, *, training_log=(), calibrated_threshold=None, last_step=None, picture_shape=(256, 256)
+    folder,
+    results,
+    rows,
+    *,
+    run_name='',
+    training_log=(),
+    calibrated_threshold=None,
+    last_step=None,
+    picture_shape=(256, 256),
 ):
     """Writes index.html; the pictures are expected in the folder `PICTURE_FOLDER` beside it.
 
@@ -44,6 +52,7 @@ def write_report(
         folder: where to; must exist.
         results: what results.json holds.
         rows: one dict for each image, from `evaluation.run`.
+        run_name: that people know the run by.
         training_log: from `read_training_log`.
         calibrated_threshold: of the image score, found without test images; None where there is none.
         last_step: the step at which the training ended; None while it has not.
@@ -54,6 +63,7 @@ def write_report(
         render(
             results,
             rows,
+            run_name=run_name,
             training_log=training_log,
             calibrated_threshold=calibrated_threshold,
             last_step=last_step,
@@ -62,7 +72,7 @@ def write_report(
     )
 
 
-def render(results, rows, *, training_log, calibrated_threshold, last_step, picture_shape):
+def render(results, rows, *, run_name, training_log, calibrated_threshold, last_step, picture_shape):
     """The page as text; the arguments are those of `write_report`."""
     scores = np.array([row['score'] for row in rows], np.float64)
     labels = np.array([row['label'] for row in rows])
@@ -88,6 +98,7 @@ def render(results, rows, *, training_log, calibrated_threshold, last_step, pict
         .render(
             results=results,
             titles=_TITLES,
+            run_name=_shown(run_name),
             heading=heading(results),
             last_step=last_step,
             presets=presets,
@@ -181,7 +192,7 @@ def write_curve(workdir):
     names = [name for name in results.METRICS if any(line[name] is not None for line in lines)]
     chart = charts.line_chart(
         'Metrics over checkpoints; the last one is the result',
-        [(name.replace('_', ' '), steps, _numbers(line[name] for line in lines)) for name in names],
+        [(_metric_name(name), steps, _numbers(line[name] for line in lines)) for name in names],
         _step_axis(steps),
         Axis(0.0, 1.0),
     )
@@ -247,8 +258,7 @@ def _training_charts(log, step):
         lines = []
         for name in chosen:
             steps, values = _thinned([(line['step'], line[name]) for line in log if name in line])
-            label = name.removeprefix('validation/').replace('_', ' ')
-            lines.append((label, steps, values))
+            lines.append((_metric_name(name.removeprefix('validation/')), steps, values))
         values = np.concatenate([[], *(values for _, _, values in lines)])
         values = values[np.isfinite(values)]
         if kind == 'share':
@@ -297,6 +307,12 @@ def _shown(name):
     return name.encode('utf-8', 'replace').decode('utf-8')
 
 
+def _metric_name(name):
+    """'image_auroc' as people write it: 'image AUROC'."""
+    capitals = {'auroc': 'AUROC', 'ap': 'AP', 'aupro': 'AUPRO', 'f1': 'F1', 'ssim': 'SSIM', 'l2': 'L2'}
+    return ' '.join(capitals.get(word, word) for word in name.split('_')).replace('F1 max', 'F1-max')
+
+
 def _environment():
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('draem_jax', 'templates'),
@@ -306,6 +322,7 @@ def _environment():
         lstrip_blocks=True,
     )
     environment.filters['percent'] = lambda value: '-' if value is None else f'{100 * value:.1f}'
+    environment.filters['metric'] = _metric_name
     return environment
 
 

@@ -10,7 +10,7 @@ const made = (tag, className, text) => {
   if (text !== undefined) node.textContent = text;
   return node;
 };
-const shortened = (value) => String(Number(value.toPrecision(4)));
+const shortened = (value) => (Math.abs(value) < 1e-4 ? value.toExponential(2) : value.toPrecision(4));
 
 const images = data.images.map(([name, type, label, score, hasMask], index) => ({
   index, name, type, score, hasMask,
