@@ -179,6 +179,8 @@ function view(image) {
       return figure;
     }),
   );
+  element('previous').disabled = shown[0] === image;
+  element('next').disabled = shown[shown.length - 1] === image;
   if (!element('viewer').open) element('viewer').showModal();
 }
 function step(by) {
@@ -207,7 +209,8 @@ element('previous').addEventListener('click', () => step(-1));
 element('next').addEventListener('click', () => step(1));
 element('close').addEventListener('click', () => element('viewer').close());
 element('viewer').addEventListener('close', () => viewed.card.querySelector('button').focus());
-element('viewer').addEventListener('keydown', (event) => {
+document.addEventListener('keydown', (event) => {
+  if (!element('viewer').open) return;
   if (event.key === 'ArrowLeft') step(-1);
   if (event.key === 'ArrowRight') step(1);
 });
