@@ -274,7 +274,8 @@ class PixelRanking:
         """Feeds the tallies from the highest score to the lowest."""
         wanted = set().union(*selections.values())
         runs = [run for run in self._runs if run.group in wanted]
-        samples = np.sort(np.concatenate([run.samples for run in runs]))
+        # A positive, with its region size and its order, takes the memory of four negatives.
+        samples = np.sort(np.concatenate([np.repeat(run.samples, 4 if run.positive else 1) for run in runs]))
         every = max(self._block_size // self._stride, 1)
         borders = np.unique(samples[every::every])
         starts = {run: [0] + [run.position(self._file, border, 'right') for border in borders] for run in runs}
