@@ -108,6 +108,23 @@ def test_evaluating_again_gives_the_same_numbers(run):
     assert path.read_text() == before
 
 
+def test_all_checkpoints_give_a_curve(run):
+    evaluate.run_all(str(run))
+    with (run / 'evaluation' / 'curve.csv').open() as file:
+        lines = list(csv.DictReader(file))
+    assert [int(line['step']) for line in lines] == [2, STEPS]
+    results = json.loads((run / 'evaluation' / '2' / 'results.json').read_text())
+    assert float(lines[0]['pixel_auroc']) == results['metrics']['pixel_auroc']
+    assert (run / 'evaluation' / '2' / 'report' / 'index.html').is_file()
+
+
+def test_watching_a_finished_run_evaluates_what_is_there_and_ends(run):
+    path = run / 'evaluation' / str(STEPS) / 'results.json'
+    path.unlink()
+    evaluate.watch(str(run), every_seconds=1e9)
+    assert path.is_file()
+
+
 def test_resumed_run_equals_uninterrupted_run(config, run, tmp_path):
     half = config.copy_and_resolve_references()
     half.training.steps = STEPS  # The schedule belongs to the whole run: what stops it is the interruption.
