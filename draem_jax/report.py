@@ -91,6 +91,10 @@ def render(results, rows, *, run_name, training_log, calibrated_threshold, last_
         'height': picture_shape[0],
         'width': picture_shape[1],
     }
+    missing = {}
+    for name, reason in results['notes'].items():
+        if '/' not in name:  # Those of a single type are dashes in its row.
+            missing.setdefault(reason, []).append(_metric_name(name))
     style, script = _asset('report.css'), _asset('report.js')
     return (
         _environment()
@@ -98,6 +102,7 @@ def render(results, rows, *, run_name, training_log, calibrated_threshold, last_
         .render(
             results=results,
             titles=_TITLES,
+            missing=missing,
             run_name=_shown(run_name),
             heading=heading(results),
             last_step=last_step,
@@ -322,7 +327,6 @@ def _environment():
         lstrip_blocks=True,
     )
     environment.filters['percent'] = lambda value: '-' if value is None else f'{100 * value:.1f}'
-    environment.filters['metric'] = _metric_name
     return environment
 
 

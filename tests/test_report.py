@@ -191,7 +191,7 @@ def test_scores_that_are_no_numbers_give_a_page_without_them(tmp_path):
 def test_metrics_without_a_value_are_a_dash_with_the_reason(tmp_path):
     text = write(tmp_path, make_rows())  # No maps were given, so nothing is known of pixels.
     assert re.search(r'data-metric="pixel_auroc">-<', text)
-    assert 'No pixel AUROC: there are no ground-truth masks.' in text
+    assert 'No pixel AUROC, pixel AP, pixel F1-max, AUPRO: there are no ground-truth masks.' in text
 
 
 def test_training_curves_pass_over_what_a_crash_cut_short(tmp_path):
