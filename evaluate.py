@@ -1,30 +1,49 @@
 """Evaluates a trained run on the test split of its data set.
 
     python evaluate.py --workdir=runs/quickstart
+    python evaluate.py --workdir=runs/quickstart --step=all     every checkpoint, and a curve over them
+    python evaluate.py --workdir=runs/quickstart --watch        each new checkpoint, until the training has ended
 
-Writes results.json, results.csv, scores.csv and picture sheets to <workdir>/evaluation/<step>/. The newest
-checkpoint counts unless --step names another; nothing is selected on the test images.
+Writes results.json, results.csv, scores.csv, picture sheets and report/index.html to <workdir>/evaluation/<step>/. The
+newest checkpoint counts unless --step names another; nothing is selected on the test images.
 """
 
-import os
+import dataclasses
+import functools
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
 
 import cv2
 import flax
 import jax
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import data
 from configs import checks, command_line
-from data import reading
-from draem_jax import checkpoints, devices, evaluation, images, inference, networks, pictures, results, runs
+from data import inputs, reading, simulated_test
+from draem_jax import calibration, checkpoints, devices, evaluation, inference, metrics, networks, report, results, runs
 from draem_jax.errors import UserError
+
+_WATCH_SECONDS = 10
 
 
 def main():
-    run(flags.FLAGS.workdir, flags.FLAGS.step, command_line.changes())
+    workdir, step = flags.FLAGS.workdir, flags.FLAGS.step
+    if flags.FLAGS.watch:
+        if step is not None:
+            raise UserError('--watch evaluates every new checkpoint: leave out --step.')
+        watch(workdir, command_line.changes())
+    elif step == 'all':
+        run_all(workdir, command_line.changes())
+    elif step is None or step.isdecimal():
+        run(workdir, None if step is None else int(step), command_line.changes())
+    else:
+        raise UserError(f"--step={step}: expected the step of a checkpoint, or 'all'.")
 
 
 def run(workdir, step=None, changes=None):
@@ -38,86 +57,212 @@ def run(workdir, step=None, changes=None):
     Returns:
         What results.json holds.
     """
-    config = ConfigDict(runs.read_config(workdir))
-    config.update_from_flattened_dict(changes or {})
-    checks.check(config)
+    return make_evaluate(workdir, changes)(step)
+
+
+def run_all(workdir, changes=None):
+    """Evaluates every checkpoint on disk and writes the curve over them: evaluation/curve.csv and curve.svg."""
+    evaluate = make_evaluate(workdir, changes)
+    for step in checkpoints.list_steps(workdir, needs_some=True):
+        evaluate(step)
+    print(f'Curve over the checkpoints: {report.write_curve(workdir)}')
+
+
+def watch(workdir, changes=None, every_seconds=_WATCH_SECONDS):
+    """Evaluates each checkpoint that a training elsewhere writes, until the last one is done.
+
+    Checkpoints that the training removes before their turn are passed over.
+    """
+    evaluate, done = make_evaluate(workdir, changes), set()
+    while True:
+        last_step = runs.finished_step(workdir)  # Asked for first: what it names is then surely in the list.
+        steps = checkpoints.list_steps(workdir)
+        if last_step is not None and last_step not in steps:
+            raise UserError(f"'{workdir}' has ended at step {last_step}, but holds no checkpoint of it.")
+        waiting = [step for step in steps if step not in done]
+        if waiting:
+            done.add(waiting[0])
+            try:
+                evaluate(waiting[0])
+            except (UserError, OSError, ValueError):
+                if waiting[0] in checkpoints.list_steps(workdir):
+                    raise
+                print(f'The checkpoint of step {waiting[0]} was removed before it could be evaluated.')
+                continue
+            report.write_curve(workdir)
+        elif last_step is not None:
+            return
+        else:
+            time.sleep(every_seconds)
+
+
+def make_evaluate(workdir, changes=None):
+    """Gets ready what all checkpoints of a run share: evaluate(step or None) -> what results.json holds."""
+    config = checks.of_run(runs.read_config(workdir), changes or {})
     dataset, options = config.dataset, config.evaluation
     devices.check_processes()
     devices.check_batch_size(options.batch_size, 'evaluation.batch_size')
     devices.cache_compilations()
     size = tuple(dataset.image_size)
-
-    builder = data.make_builder(dataset.name, dataset.category, dataset.root)
-    reading.prepare(builder)
-    if not reading.count_examples(builder, 'test'):
-        raise UserError(
-            f"No test images in '{dataset.root}': it holds good images alone, so there is nothing to measure."
-        )
-
+    tests = open_tests(config)
     model = networks.make_model(**config.model)
-    template = networks.init_variables(model, size, seed=0)
-    step, variables = checkpoints.restore_variables(workdir, template, step)
-
-    # All files are read before anything is computed: one that cannot be read shows at once.
-    batches = list(reading.padded_batches(builder, size, options.batch_size, antialias=dataset.antialias))
     predict = devices.parallel_predict(inference.make_predict(model, score_window=options.score_window))
-    tested = evaluation.run(predict, variables, tqdm(batches, f'Step {step}', unit='batch', leave=False, disable=None))
 
-    found = results.summarise(
-        tested['score'],
-        tested['label'],
-        tested['defect_type'],
-        tested['map'],
-        evaluation.defective_pixels(tested['mask'], options.mask_rule),
-        tested['has_mask'],
-        max_fpr=options.aupro_max_fpr,
-    )
-    found = {
-        'step': step,
-        'dataset': {'name': dataset.name, 'category': dataset.category, 'split': 'test', 'image_size': list(size)},
-        'options': options.to_dict(),
-        **found,
-        'versions': versions(),
-    }
-    folder = runs.evaluation_folder(workdir, step)
-    rows = [
-        {'filename': filename, 'defect_type': defect_type, 'label': int(label), 'score': float(score)}
-        for filename, defect_type, label, score in zip(
-            tested['filename'], tested['defect_type'], tested['label'], tested['score'], strict=True
+    @functools.cache
+    def read_all_files():
+        """Before anything is computed, once: a file that cannot be read shows at once, not after an hour."""
+        for test in tests.values():
+            for _ in tqdm(test.read(), 'Reading images', test.count, unit='image', leave=False, disable=None):
+                pass
+
+    def evaluate(step=None):
+        step, variables = checkpoints.restore_variables(workdir, networks.variable_shapes(model, size), step)
+        read_all_files()
+        calibrated, note = calibration.find(workdir, step=step, score_window=options.score_window, tile=0)
+        folder = runs.evaluation_folder(workdir, step)
+        found = {}
+        for category, test in tests.items():
+            batches = reading.padded_batches(test.read(), options.batch_size)
+            total = -(-test.count // options.batch_size)
+            progress = tqdm(batches, f'Step {step} {category}', total, unit='batch', leave=False, disable=None)
+            about = {
+                'step': step,
+                'dataset': {
+                    'name': dataset.name,
+                    'category': category,
+                    'split': test.split,
+                    'image_size': list(size),
+                    'note': test.note,
+                },
+                'options': options.to_dict(),
+                'calibration': {'image': None, 'pixel': None, 'note': note},
+            }
+            if calibrated is not None:
+                about['calibration'] |= {level: calibrated[level]['threshold'] for level in ('image', 'pixel')}
+            target = folder / category if len(tests) > 1 else folder
+            found[category] = write_evaluation(workdir, target, about, predict, variables, progress, options)
+            for line in ([f'{category}:'] if len(tests) > 1 else []) + ([test.note] if test.note else []):
+                print(line)
+            print(results.table(found[category]))
+        print(f'Results and pictures: {folder}')
+        if len(tests) == 1:
+            return found[dataset.category]
+        together = results.over_categories(found)
+        results.write_over_categories(folder, together)
+        print(results.category_table(together))
+        return together
+
+    return evaluate
+
+
+@dataclasses.dataclass(frozen=True)
+class Test:
+    """What one category is tested on: its number of examples, a function that reads them, and how it came about."""
+
+    count: int
+    read: Callable
+    split: str = 'test'
+    note: str | None = None
+
+
+def open_tests(config):
+    """{category: Test} of what a config names: the test split, or, where there is none, held-out normal images."""
+    dataset = config.dataset
+    builders = data.make_builders(dataset.name, dataset.category, dataset.root, dataset.options)
+    tests = {}
+    for category, builder in builders.items():
+        reading.prepare(builder)
+        read = functools.partial(
+            reading.read_split, builder, 'test', tuple(dataset.image_size), antialias=dataset.antialias
         )
-    ]
-    results.write_results(folder, found, rows)
-    write_sheets(folder, tested, found['threshold']['image'], options.sheet_rows)
-    print(results.table(found))
-    print(f'Results and pictures: {folder}')
+        tests[category] = Test(reading.count_examples(builder, 'test'), read)
+    if all(test.count for test in tests.values()):
+        return tests
+    if len(tests) > 1 or not dataset.test_fraction:
+        raise UserError(
+            f"No test images in '{dataset.root}': it holds good images alone, so there is nothing to measure. A run "
+            'with --config.dataset.test_fraction above 0 keeps some of them, to simulate anomalies on.'
+        )
+    examples = simulated_test.make(inputs.load(**dataset), **config.synthesis)
+    return {dataset.category: Test(len(examples), lambda: examples, 'simulated', simulated_test.NOTE)}
+
+
+def write_evaluation(workdir, folder, about, predict, variables, batches, options):
+    """Predicts all batches and writes everything to a folder, the results last.
+
+    Until all is there, it lies in a hidden folder that goes when something fails.
+
+    Args:
+        workdir: directory of the run.
+        folder: where to; made if it is missing.
+        about: dict with 'step', 'dataset', 'options' and perhaps 'calibration', which the results begin with.
+        predict: mapped by `devices.parallel_predict`.
+        variables: of the model.
+        batches: as `evaluation.run` takes them.
+        options: the section `evaluation` of the config.
+
+    Returns:
+        What results.json holds.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write to '{folder}': {error.strerror}.") from error
+    with tempfile.TemporaryDirectory(prefix='.', suffix='.partial', dir=folder) as partial:
+        partial = pathlib.Path(partial)
+        shown, sheets = partial / 'report', partial / 'sheets'
+        picture_folder = shown / report.PICTURE_FOLDER if options.report or options.sheet_rows else None
+        for needed in (sheets, shown / report.PICTURE_FOLDER):
+            needed.mkdir(parents=True)
+        with metrics.PixelRanking(folder=partial) as pixels:
+            rows = evaluation.run(
+                predict,
+                variables,
+                batches,
+                pixels,
+                mask_rule=options.mask_rule,
+                picture_folder=picture_folder,
+            )
+            found = results.summarise(
+                [row['score'] for row in rows],
+                [row['label'] for row in rows],
+                [row['defect_type'] for row in rows],
+                pixels=pixels,
+                max_fpr=options.aupro_max_fpr,
+            )
+        found = {**about, **found, 'versions': versions()}
+        if options.sheet_rows:
+            threshold = found['threshold']['image']
+            evaluation.write_sheets(sheets, rows, picture_folder, threshold, options.sheet_rows)
+        if options.report:
+            report.write_report(
+                shown,
+                found,
+                rows,
+                run_name=pathlib.Path(workdir).resolve().name,
+                training_log=report.read_training_log(workdir),
+                calibrated_threshold=about.get('calibration', {}).get('image'),
+                last_step=runs.finished_step(workdir),
+                picture_shape=evaluation.picture_shape(picture_folder),
+            )
+        # Where results.json is, all that lies beside it belongs to it.
+        replace(folder / 'results.json', None)
+        # An earlier evaluation may have had pictures where this one has none.
+        for name in evaluation.SHEETS:
+            replace(folder / f'{name}.png', sheets / f'{name}.png')
+        replace(folder / 'report', shown if options.report else None)
+        columns = ('filename', 'defect_type', 'label', 'score')
+        results.write_results(folder, found, [{name: row[name] for name in columns} for row in rows])
     return found
 
 
-def write_sheets(folder, tested, threshold, rows_per_sheet):
-    """PNG sheets of input, reconstruction, anomaly map and ground truth: the best, the worst, the most doubtful."""
-    if threshold is None:
-        threshold = float(np.median(tested['score']))
-    chosen = pictures.choose_rows(tested['score'], tested['label'], threshold, rows_per_sheet)
-    for name, indices in chosen.items():
-        path = os.path.join(folder, f'{name}.png')
-        if os.path.exists(path):
-            os.remove(path)  # An earlier evaluation may have had pictures where this one has none.
-        rows = [
-            (
-                f'{tested["filename"][k]}  score {tested["score"][k]:.3f}',
-                [
-                    tested['image'][k],
-                    tested['reconstruction'][k],
-                    pictures.overlay(tested['image'][k], tested['map'][k]),
-                    pictures.heat(tested['map'][k]),
-                    tested['mask'][k] if tested['has_mask'][k] else None,
-                ],
-            )
-            for k in indices
-        ]
-        if rows:
-            sheet = pictures.sheet(rows, ('input', 'reconstruction', 'overlay', 'anomaly map', 'ground truth'))
-            images.write_png(path, sheet)
+def replace(path, new):
+    """Puts a new file or folder in the place of an old one, or of nothing; without a new one the old one goes."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    if new is not None and new.exists():
+        new.rename(path)
 
 
 def versions():
@@ -128,5 +273,6 @@ def versions():
 if __name__ == '__main__':
     command_line.define_config_overrides()
     flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
-    flags.DEFINE_integer('step', None, 'Step of the checkpoint; the newest by default.', lower_bound=0)
+    flags.DEFINE_string('step', None, "Step of the checkpoint, or 'all'; the newest by default.")
+    flags.DEFINE_bool('watch', False, 'Evaluate each new checkpoint until the training, elsewhere, has ended.')
     command_line.run(main)

@@ -54,6 +54,7 @@ _RULES = {
     'evaluation.target_fpr': (lambda value: 0 < value < 1, 'in (0, 1)'),
     'evaluation.pixel_target_fpr': (lambda value: 0 < value < 1, 'in (0, 1)'),
     'evaluation.sheet_rows': _at_least_0,
+    'evaluation.report': (lambda value: isinstance(value, bool), 'True or False'),
 }
 
 

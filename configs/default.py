@@ -173,4 +173,6 @@ def get_config(arg='official'):
     config.evaluation.pixel_target_fpr = 0.001
     # Images on each picture sheet (best, worst, most doubtful).
     config.evaluation.sheet_rows = 8
+    # Whether to write report/index.html: curves, and a picture of every test image (about 50 kB each at 256 px).
+    config.evaluation.report = True
     return config

@@ -235,21 +235,19 @@ def spread(items, limit):
     return [items[index] for index in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
-def padded_batches(builder, size, batch_size, *, antialias=False):
-    """The test split in batches of one size; the last one is filled up.
+def padded_batches(examples, batch_size):
+    """Examples in batches of one size; the last one is filled up.
 
     Args:
-        builder: a TFDS builder with the features of `data.in_place`.
-        size: (height, width).
+        examples: from `read_split`.
         batch_size: B.
-        antialias: as in `images.resize`.
 
     Yields:
         Dict of 'image' uint8 [B, H, W, 3], 'mask' uint8 [B, H, W, 1] from 0 to 255, and lists of the real examples
         only: 'label', 'defect_type', 'filename', 'has_mask'. Rows beyond their length are filler.
     """
     batch = []
-    for example in read_split(builder, 'test', size, antialias=antialias):
+    for example in examples:
         batch.append(example)
         if len(batch) == batch_size:
             yield _collate(batch, batch_size)

@@ -60,6 +60,25 @@ def restore_state(manager, template, step):
     )
 
 
+def list_steps(workdir, *, needs_some=False):
+    """The steps of the checkpoints on disk, ascending.
+
+    Args:
+        workdir: the run's directory.
+        needs_some: whether to raise where there is none.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    folder = pathlib.Path(workdir).resolve() / FOLDER
+    steps = sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+    if needs_some and not steps:
+        raise UserError(
+            f"No checkpoint in '{workdir}': it is not the directory of a run, or training has saved none yet."
+        )
+    return steps
+
+
 def restore_variables(workdir, template, step=None):
     """Reads the networks of a run without its optimizer.
 

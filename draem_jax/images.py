@@ -1,4 +1,4 @@
-"""One reader for every image file and every use: bytes to uint8 RGB, resizing, writing PNG.
+"""One reader for every image file and every use: bytes to uint8 RGB, resizing, writing.
 
 OpenCV and NumPy only. Whatever cannot be read is a `UserError` that names the file and the reason.
 """
@@ -135,6 +135,22 @@ def write_png(path, image):
     if is_rgb:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode('.png', image)
+    pathlib.Path(path).write_bytes(data.tobytes())
+
+
+def write_jpeg(path, image, quality=90):
+    """Writes a JPEG file: a fifth of a PNG's size, for pictures that are only looked at.
+
+    Args:
+        path: where to; the folder must exist.
+        image: [H, W, 3] uint8 RGB.
+        quality: 0 to 100.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f'Expected uint8 [H, W, 3], found {image.dtype} {image.shape}.')
+    # Full colour resolution: the edges of heat maps are colour, and little else.
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+    _, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     pathlib.Path(path).write_bytes(data.tobytes())
 
 

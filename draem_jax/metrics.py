@@ -8,6 +8,7 @@ negatives, some 97 % of all pixels, are sorted and searched but never turned int
     aupro(maps, masks)          per-region overlap
     PixelRanking                the same of any number of pixels in bounded memory, spooled to disk
     rates(scores, labels, t)    true positive rate, true negative rate and accuracy of a decision
+    curves(scores, labels)      what ROC and precision-recall curves are drawn from
 
 Everywhere a score counts as positive where score >= threshold. A metric that has no value (no
 positives, no negatives, scores that are not finite) raises `UndefinedMetric` with the reason.
@@ -132,6 +133,34 @@ def rates(scores, labels, threshold):
     }
 
 
+def curves(scores, labels):
+    """The points of the ROC curve and of the precision-recall curve, one for each different score.
+
+    Args:
+        scores: array of any shape, higher is more anomalous.
+        labels: array of the same shape, 1 or True on positives and 0 elsewhere.
+
+    Returns:
+        dict of float64 [T]: `thresholds` from the highest score to the lowest, and the rates of the decision
+        score >= threshold: `tpr` (which is recall), `fpr` and `precision`. The point (0, 0) of the ROC curve, at a
+        threshold above all scores, is not among them.
+
+    Raises:
+        UndefinedMetric: as `summary`.
+    """
+    positives, negatives = _split(scores, labels)
+    thresholds = np.unique(np.concatenate([positives, negatives]))[::-1].astype(np.float64)
+    found, called = (
+        array.size - np.searchsorted(np.sort(array), thresholds, 'left') for array in (positives, negatives)
+    )
+    return {
+        'thresholds': thresholds,
+        'tpr': found / positives.size,
+        'fpr': called / negatives.size,
+        'precision': found / (found + called),
+    }
+
+
 class PixelRanking:
     """Pixel metrics of any number of images, exact, in memory that does not grow with their number.
 
@@ -245,7 +274,8 @@ class PixelRanking:
         """Feeds the tallies from the highest score to the lowest."""
         wanted = set().union(*selections.values())
         runs = [run for run in self._runs if run.group in wanted]
-        samples = np.sort(np.concatenate([run.samples for run in runs]))
+        # A positive, with its region size and its order, takes the memory of four negatives.
+        samples = np.sort(np.concatenate([np.repeat(run.samples, 4 if run.positive else 1) for run in runs]))
         every = max(self._block_size // self._stride, 1)
         borders = np.unique(samples[every::every])
         starts = {run: [0] + [run.position(self._file, border, 'right') for border in borders] for run in runs}

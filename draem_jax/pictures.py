@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 MIN_CELL_SIZE = 128  # Smaller pictures are enlarged to this.
+STRIP_PANELS = ('input', 'reconstruction', 'overlay', 'anomaly map', 'ground truth')
 _MARGIN = 12
 _TEXT_SIZE = 14
 _LINE_HEIGHT = 22
@@ -114,6 +115,31 @@ def sheet(rows, column_titles, cell_size=256):
                 canvas[top:bottom, left:right] = picture
         top += row_height + _MARGIN
     return canvas
+
+
+def strip(image, reconstruction, anomaly_map, mask, max_size=512):
+    """All there is to see of one test image, side by side, as `STRIP_PANELS` names it.
+
+    Args:
+        image: uint8 RGB [H, W, 3].
+        reconstruction: uint8 RGB [H, W, 3].
+        anomaly_map: [H, W] in [0, 1].
+        mask: uint8 [H, W] from 0 to 255, or None where it is unknown, which leaves that panel grey.
+        max_size: panels whose longer side exceeds this are scaled down to it.
+
+    Returns:
+        uint8 RGB [h, 5 w, 3].
+    """
+    colors = heat(anomaly_map)
+    mask = np.full(image.shape[:2], 128, np.uint8) if mask is None else mask
+    panels = [image, reconstruction, overlay(image, anomaly_map), colors, mask]
+    scale = min(1, max_size / max(image.shape[:2]))
+    return np.concatenate([_fit(_rgb(panel), round(scale * max(image.shape[:2]))) for panel in panels], axis=1)
+
+
+def cut_strip(picture):
+    """The panels of a strip, a list of uint8 RGB [h, w, 3]."""
+    return np.split(picture, len(STRIP_PANELS), axis=1)
 
 
 def choose_rows(scores, labels, threshold, count):

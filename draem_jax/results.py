@@ -96,9 +96,75 @@ def write_results(folder, results, rows):
     """
     folder = pathlib.Path(folder)
     text = json.dumps(results, indent=2, allow_nan=False, default=_plain)
+    write_csv(folder / 'results.csv', [results['metrics']])
+    write_csv(folder / 'scores.csv', rows, columns=('filename', 'defect_type', 'label', 'score'))
+    # Last: where it is, the evaluation is done.
     runs.write_text(folder / 'results.json', text + '\n')
-    runs.write_text(folder / 'results.csv', _csv([results['metrics']]))
-    runs.write_text(folder / 'scores.csv', _csv(rows, columns=('filename', 'defect_type', 'label', 'score')))
+
+
+def over_categories(found):
+    """The results of one model on several categories: the mean of each metric over them.
+
+    Args:
+        found: {category: what results.json of the category holds}.
+
+    Returns:
+        dict of 'step', 'dataset', 'options', 'versions' as of each, 'metrics' (the means), 'per_category'
+        ({category: metrics}) and 'notes': a mean is None where a category lacks the metric, and the note says which.
+    """
+    first = next(iter(found.values()))
+    values, notes = {}, {}
+    for name in METRICS:
+        lacking = [category for category, each in found.items() if each['metrics'][name] is None]
+        numbers = [each['metrics'][name] for each in found.values()]
+        values[name] = None if lacking else float(np.mean(numbers))
+        if lacking:
+            notes[name] = f'there is none of {", ".join(lacking)}'
+    return {
+        'step': first['step'],
+        'dataset': {**first['dataset'], 'category': ','.join(found)},
+        'options': first['options'],
+        'metrics': values,
+        'per_category': {category: each['metrics'] for category, each in found.items()},
+        'notes': notes,
+        'versions': first['versions'],
+    }
+
+
+def write_over_categories(folder, together):
+    """Writes results.json and results.csv, a line for each category and one for the mean; from `over_categories`."""
+    folder = pathlib.Path(folder)
+    rows = [{'category': category, **values} for category, values in together['per_category'].items()]
+    write_csv(folder / 'results.csv', [*rows, {'category': 'mean', **together['metrics']}])
+    runs.write_json(folder / 'results.json', together)
+
+
+def category_table(together):
+    """The results of `over_categories` as aligned text for a terminal, in percent."""
+    heads = ('', *METRICS)
+    rows = [*together['per_category'].items(), ('mean', together['metrics'])]
+    lines = [heads, *((name, *(_percent(values[metric]) for metric in METRICS)) for name, values in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return '\n'.join(
+        '  '.join(
+            cell.rjust(width) if k else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
+
+
+def write_csv(path, rows, columns=()):
+    """Writes rows, a list of dicts, as CSV, whole or not at all.
+
+    The given columns come first, then all others in the order they appear; None is an empty cell.
+    """
+    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    file = io.StringIO(newline='')
+    writer = csv.DictWriter(file, columns, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    runs.write_text(path, file.getvalue())
 
 
 def table(results):
@@ -188,16 +254,6 @@ def _pixel_summaries(labels, types, names, maps, masks, has_mask, pixels, max_fp
         if labels.any() and not set(groups) & set(pixels.groups) - {'normal'}:
             found[name] = UndefinedMetric('there are no ground-truth masks')
     return found
-
-
-def _csv(rows, columns=()):
-    """Rows as CSV text: the given columns first, then all others in the order they appear; None is an empty cell."""
-    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
-    file = io.StringIO(newline='')
-    writer = csv.DictWriter(file, columns, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 def _plain(value):

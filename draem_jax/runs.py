@@ -91,6 +91,17 @@ def read_config(workdir):
     return config
 
 
+def finished_step(workdir):
+    """The step at which a run's training ended, or None while finished.json is not there."""
+    path = pathlib.Path(workdir) / 'finished.json'
+    try:
+        return int(json.loads(path.read_text())['step'])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' does not name a step: {error}. Start train.py again, which writes it.") from error
+
+
 def evaluation_folder(workdir, step):
     """Where the results of a checkpoint lie."""
     return pathlib.Path(workdir) / 'evaluation' / str(step)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import pathlib
+import shutil
 
 import cv2
 import jax
@@ -12,7 +14,8 @@ import draem_jax
 import evaluate
 import train
 from configs import folder
-from draem_jax import calibration, checkpoints, networks
+from data import inputs
+from draem_jax import calibration, checkpoints, networks, runs
 from draem_jax.errors import UserError
 
 STEPS = 4
@@ -113,7 +116,7 @@ def test_a_run_is_calibrated_on_its_held_out_normals(config, run):
     found = calibration.read(run)
     assert (found['step'], found['normals']) == (STEPS, 2)  # A quarter of eight.
     assert 'too few' in found['image']['note']
-    _, held_out, _ = train.load_data(config.dataset)
+    held_out = inputs.load(**config.dataset).held_out
     detect = draem_jax.load(run)
     detections = detect(list(held_out))
     highest = max(detection.score for detection in detections)
@@ -127,6 +130,23 @@ def test_a_run_is_calibrated_on_its_held_out_normals(config, run):
 def test_a_run_without_held_out_normals_is_uncalibrated(config, run, tmp_path):
     train.calibrate(config, tmp_path, STEPS, np.zeros((0, 32, 32, 3), np.uint8))
     assert calibration.read(tmp_path) is None
+
+
+def test_all_checkpoints_give_a_curve(run):
+    evaluate.run_all(str(run))
+    with (run / 'evaluation' / 'curve.csv').open() as file:
+        lines = list(csv.DictReader(file))
+    assert [int(line['step']) for line in lines] == [2, STEPS]
+    results = json.loads((run / 'evaluation' / '2' / 'results.json').read_text())
+    assert float(lines[0]['pixel_auroc']) == results['metrics']['pixel_auroc']
+    assert (run / 'evaluation' / '2' / 'report' / 'index.html').is_file()
+
+
+def test_watching_a_finished_run_evaluates_what_is_there_and_ends(run):
+    path = run / 'evaluation' / str(STEPS) / 'results.json'
+    path.unlink()
+    evaluate.watch(str(run), every_seconds=1e9)
+    assert path.is_file()
 
 
 def test_resumed_run_equals_uninterrupted_run(config, run, tmp_path):
@@ -195,3 +215,39 @@ def test_a_checkpoint_of_other_networks_is_refused_with_both_shapes(run, config)
 def test_a_step_that_is_not_there_is_named_with_those_that_are(run):
     with pytest.raises(UserError, match=r'step 3 .* Found: 2, 4'):
         evaluate.run(str(run), step=3)
+
+
+def test_a_folder_of_good_images_alone_is_tested_on_some_of_them(config, run, tmp_path):
+    flat = tmp_path / 'flat'
+    shutil.copytree(pathlib.Path(config.dataset.root) / 'train' / 'good', flat)
+    # The networks of the other run: only where the test comes from is of interest here.
+    shutil.copytree(run, tmp_path / 'run')
+    config.dataset.root, config.dataset.test_fraction = str(flat), 0.25
+    values = config.to_dict()
+    (tmp_path / 'run' / 'config.json').write_text(json.dumps({'schema': runs.SCHEMA, **values}))
+    found = evaluate.run(str(tmp_path / 'run'))
+    assert found['counts'] == {'normal': 2, 'defective': 64, 'by_type': {'simulated': 64}}
+    assert found['dataset']['split'] == 'simulated'
+    assert 'held-out normal images' in found['dataset']['note']
+    page = (tmp_path / 'run' / 'evaluation' / str(STEPS) / 'report' / 'index.html').read_text()
+    assert found['dataset']['note'] in page
+    with pytest.raises(UserError, match='test_fraction'):
+        evaluate.run(str(tmp_path / 'run'), changes={'dataset.test_fraction': 0.0})
+
+
+def test_several_categories_are_evaluated_each_and_in_the_mean(config, run, tmp_path):
+    for category in ('bottle', 'screw'):
+        shutil.copytree(config.dataset.root, tmp_path / 'mvtec' / category)
+    (tmp_path / 'mvtec' / 'screw' / 'test' / 'block' / '000.png').unlink()
+    (tmp_path / 'mvtec' / 'screw' / 'ground_truth' / 'block' / '000_mask.png').unlink()
+    shutil.copytree(run, tmp_path / 'run')
+    config.dataset.update({'name': 'mvtec_ad', 'category': 'bottle,screw', 'root': str(tmp_path / 'mvtec')})
+    (tmp_path / 'run' / 'config.json').write_text(json.dumps({'schema': runs.SCHEMA, **config.to_dict()}))
+    found = evaluate.run(str(tmp_path / 'run'))
+    folder = tmp_path / 'run' / 'evaluation' / str(STEPS)
+    each = [json.loads((folder / name / 'results.json').read_text()) for name in ('bottle', 'screw')]
+    assert [one['counts']['defective'] for one in each] == [4, 3]
+    for name, value in found['metrics'].items():
+        assert value == pytest.approx(np.mean([one['metrics'][name] for one in each]), abs=1e-12)
+    with (folder / 'results.csv').open() as file:
+        assert [line['category'] for line in csv.DictReader(file)] == ['bottle', 'screw', 'mean']

@@ -254,3 +254,13 @@ def test_list_images_refuses_a_missing_and_an_empty_folder(tmp_path):
         images.list_images(tmp_path)
     assert images.list_images(tmp_path, allow_none=True) == []
     assert images.list_images(tmp_path / 'absent', allow_none=True) == []
+
+
+def test_a_jpeg_is_nearly_what_was_written_and_refuses_the_rest(tmp_path):
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:, 24:] = (200, 40, 40)  # A red edge, which halved colour resolution would smear.
+    images.write_jpeg(tmp_path / 'a.jpg', image)
+    assert np.abs(images.read_image(tmp_path / 'a.jpg').astype(int) - image).max() < 12
+    for wrong in (image[..., 0], image.astype(np.float32)):
+        with pytest.raises(ValueError, match='Expected uint8'):
+            images.write_jpeg(tmp_path / 'b.jpg', wrong)

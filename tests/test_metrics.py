@@ -220,3 +220,16 @@ def test_pixel_ranking_names_what_is_missing():
     assert 'no defective pixels' in str(results['good'])
     assert 'not finite' in str(results['dent'])
     assert isinstance(results['none'], metrics.UndefinedMetric)
+
+
+def test_curves_are_those_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 200)
+    scores = np.round(generator.random(200) + 0.3 * labels, 2)
+    found = metrics.curves(scores, labels)
+    fpr, tpr, thresholds = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
+    for name, expected in (('fpr', fpr), ('tpr', tpr), ('thresholds', thresholds)):
+        np.testing.assert_allclose(found[name], expected[1:], atol=1e-12)
+    precision, recall, _ = sklearn_metrics.precision_recall_curve(labels, scores)
+    np.testing.assert_allclose(found['precision'], precision[-2::-1], atol=1e-12)
+    np.testing.assert_allclose(found['tpr'], recall[-2::-1], atol=1e-12)

@@ -141,3 +141,22 @@ def test_a_score_that_is_no_number_comes_first_among_the_worst():
     chosen = pictures.choose_rows([0.9, np.nan, 0.1, 0.2], [0, 0, 0, 1], 0.5, 2)
     assert chosen == {'worst': [1, 0], 'best': [2], 'doubtful': [3]}
     assert pictures.choose_rows([], [], 0.5, 2) == {'worst': [], 'best': [], 'doubtful': []}
+
+
+def test_a_strip_holds_every_panel_in_its_place():
+    image, reconstruction = make_image(), make_image()[::-1]
+    anomaly_map = np.zeros(image.shape[:2])
+    mask = np.zeros(image.shape[:2], np.uint8)
+    mask[:9] = 255
+    strip = pictures.strip(image, reconstruction, anomaly_map, mask)
+    panels = pictures.cut_strip(strip)
+    assert len(panels) == len(pictures.STRIP_PANELS)
+    expected = [image, reconstruction, image, pictures.heat(anomaly_map), np.repeat(mask[..., None], 3, axis=2)]
+    for panel, picture in zip(panels, expected, strict=True):
+        np.testing.assert_array_equal(panel, picture)
+    assert (pictures.cut_strip(pictures.strip(image, image, anomaly_map, None))[4] == 128).all()
+
+
+def test_a_strip_of_large_images_is_scaled_down():
+    image = np.zeros((600, 300, 3), np.uint8)
+    assert pictures.strip(image, image, image[..., 0], None).shape == (512, 5 * 256, 3)

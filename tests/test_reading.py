@@ -136,7 +136,7 @@ def test_fewer_textures_are_spread_over_all_of_them(tmp_path, limit, expected):
 
 
 def test_batches_hold_every_test_image_exactly_once_and_mark_the_filler(builder):
-    batches = list(reading.padded_batches(builder, SIZE, 4))
+    batches = list(reading.padded_batches(reading.read_split(builder, 'test', SIZE), 4))
     assert [len(batch['label']) for batch in batches] == [4, 3]
     for batch in batches:
         assert batch['image'].shape == (4, *SIZE, 3)
@@ -149,7 +149,7 @@ def test_batches_hold_every_test_image_exactly_once_and_mark_the_filler(builder)
 
 
 def test_masks_of_a_batch_are_where_the_defects_are(builder):
-    (batch,) = reading.padded_batches(builder, SIZE, 7)
+    (batch,) = reading.padded_batches(reading.read_split(builder, 'test', SIZE), 7)
     defective = batch['mask'][..., 0] > 127
     assert not defective[:3].any()
     assert defective[3:, : SIZE[0] // 2].all()

@@ -147,3 +147,17 @@ def test_table_shows_every_type_in_aligned_columns():
     assert [row.split()[0] for row in rows] == ['all', 'dent', 'scratch']
     assert len({len(line) for line in (heads, *rows)}) == 1
     assert rows[0].split()[2] == f'{100 * found["metrics"]["image_auroc"]:.1f}'
+
+
+def test_the_mean_over_categories_lacks_what_a_category_lacks():
+    def of_category(auroc, pixel_auroc):
+        values = dict.fromkeys(results.METRICS, 0.5) | {'image_auroc': auroc, 'pixel_auroc': pixel_auroc}
+        return {'step': 7, 'dataset': {'name': 'drawn'}, 'options': {}, 'metrics': values, 'versions': {}}
+
+    together = results.over_categories({'a': of_category(0.5, 0.9), 'b': of_category(1.0, None)})
+    assert together['metrics']['image_auroc'] == 0.75
+    assert together['metrics']['pixel_auroc'] is None
+    assert together['notes'] == {'pixel_auroc': 'there is none of b'}
+    head, *lines = results.category_table(together).splitlines()
+    assert [line.split()[:2] for line in lines] == [['a', '50.0'], ['b', '100.0'], ['mean', '75.0']]
+    assert len({len(line) for line in (head, *lines)}) == 1

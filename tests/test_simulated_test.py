@@ -25,11 +25,10 @@ def examples(loaded):
 
 
 def test_the_three_sets_of_normal_images_are_disjoint_and_complete(loaded):
-    sets = [
-        [int(bank[k][0, 0, 0]) for k in range(len(bank))] for bank in (loaded.normals, loaded.held_out, loaded.test)
-    ]
+    banks = (loaded.normals, loaded.held_out, loaded.test)
+    sets = [[int(bank[k][0, 0, 0]) for k in range(len(bank))] for bank in banks]
     assert list(map(len, sets)) == [10, 4, 6]
-    assert sorted(sum(sets, [])) == list(range(20))
+    assert sorted([*sets[0], *sets[1], *sets[2]]) == list(range(20))
     assert [int(name[:3]) for name in loaded.test_names] == sets[2]
 
 
