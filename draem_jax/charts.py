@@ -109,15 +109,13 @@ def line_chart(title, lines, x_axis, y_axis, *, description='', mark=None, marke
     Returns:
         dict for the macro `chart` of templates/charts.svg.
     """
-    chart = _frame(title, x_axis, y_axis, description or title)
-    for name, xs, ys in lines:
+    legend = _legend([name for name, _, _ in lines]) if len(lines) > 1 else [None] * len(lines)
+    chart = _frame(
+        title, x_axis, y_axis, description or title, legend_rows=1 + legend[-1]['row'] if len(lines) > 1 else 1
+    )
+    for (name, xs, ys), place in zip(lines, legend, strict=True):
         path = _path(chart, x_axis.positions(xs), np.where(np.isfinite(ys), y_axis.positions(ys), np.nan))
-        chart['lines'].append({'name': name, 'path': path})
-    if len(lines) > 1:
-        left = chart['plot']['left']
-        for line in chart['lines']:
-            line['legend'] = left
-            left += 26 + 6.6 * len(line['name'])  # About the width of its letters.
+        chart['lines'].append({'name': name, 'path': path, 'legend': place})
     if mark is not None:
         chart['mark'] = _x(chart, x_axis.positions([mark])[0])
     chart['marker'] = marker
@@ -164,14 +162,27 @@ def mirrored_histogram(title, upper, lower, axis, *, bins=48, description='', ma
     return chart
 
 
-def _frame(title, x_axis, y_axis, description, y_ticks=True):
+def _legend(names):
+    """Where each name stands: list of {'left', 'row'}, in as many rows as there is need for."""
+    left, row, places = _LEFT, 0, []
+    for name in names:
+        width = 26 + 9 * len(name)  # About the width of its letters, also where a narrow page enlarges them.
+        if left + width > WIDTH and left > _LEFT:
+            left, row = _LEFT, row + 1
+        places.append({'left': round(left, 1), 'row': row})
+        left += width
+    return places
+
+
+def _frame(title, x_axis, y_axis, description, y_ticks=True, legend_rows=1):
     """A chart without content."""
+    top = _TOP + 13 * (legend_rows - 1)
     chart = {
         'title': title,
         'description': description,
         'width': WIDTH,
         'height': HEIGHT,
-        'plot': {'left': _LEFT, 'top': _TOP, 'width': WIDTH - _LEFT - _RIGHT, 'height': HEIGHT - _TOP - _BOTTOM},
+        'plot': {'left': _LEFT, 'top': top, 'width': WIDTH - _LEFT - _RIGHT, 'height': HEIGHT - top - _BOTTOM},
         'x_label': x_axis.label,
         'y_label': y_axis.label,
         'lines': [],

@@ -76,3 +76,12 @@ def test_a_histogram_holds_every_value_in_shares_of_its_own():
     assert len(one) == 1
     expected = np.histogram(values, 10, (0, 1))[0] / 50
     np.testing.assert_allclose(many / one, expected[expected > 0], atol=0.01)
+
+
+def test_every_name_of_a_legend_has_room_above_the_plot():
+    names = ['image AUROC', 'image AP', 'image F1-max', 'pixel AUROC', 'pixel AP', 'pixel F1-max', 'AUPRO']
+    chart = charts.line_chart('', [(name, [0, 1], [0, 1]) for name in names], Axis(0, 1), Axis(0, 1))
+    places = [line['legend'] for line in chart['lines']]
+    assert len({(place['left'], place['row']) for place in places}) == len(names)
+    assert all(place['left'] + 9 * len(name) < chart['width'] for name, place in zip(names, places, strict=True))
+    assert 25.5 + 13 * places[-1]['row'] < chart['plot']['top']
