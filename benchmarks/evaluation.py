@@ -76,7 +76,7 @@ def measure(count, size, with_pictures):
     )
     about = {
         'step': 1,
-        'dataset': {'name': 'drawn', 'category': '', 'image_size': [size, size]},
+        'dataset': {'name': 'drawn', 'category': '', 'image_size': [size, size], 'note': None},
         'options': {'aupro_max_fpr': 0.3, 'score_window': 21, 'mask_rule': 'half'},
     }
     said = []

@@ -234,7 +234,7 @@ def test_evaluating_a_step_without_a_checkpoint(workdir):
 
 def test_evaluating_without_test_images(workdir, tmp_path):
     write_image(tmp_path / 'good_ones' / '0.png', 0)
-    changes = {'dataset.root': str(tmp_path / 'good_ones')}
+    changes = {'dataset.root': str(tmp_path / 'good_ones'), 'dataset.test_fraction': 0.0}
     assert str(tmp_path / 'good_ones') in message_of(evaluate.run, str(workdir), None, changes)
 
 

@@ -222,6 +222,7 @@ def test_a_folder_of_good_images_alone_is_tested_on_some_of_them(config, run, tm
     shutil.copytree(pathlib.Path(config.dataset.root) / 'train' / 'good', flat)
     # The networks of the other run: only where the test comes from is of interest here.
     shutil.copytree(run, tmp_path / 'run')
+    config = config.copy_and_resolve_references()
     config.dataset.root, config.dataset.test_fraction = str(flat), 0.25
     values = config.to_dict()
     (tmp_path / 'run' / 'config.json').write_text(json.dumps({'schema': runs.SCHEMA, **values}))
@@ -241,6 +242,7 @@ def test_several_categories_are_evaluated_each_and_in_the_mean(config, run, tmp_
     (tmp_path / 'mvtec' / 'screw' / 'test' / 'block' / '000.png').unlink()
     (tmp_path / 'mvtec' / 'screw' / 'ground_truth' / 'block' / '000_mask.png').unlink()
     shutil.copytree(run, tmp_path / 'run')
+    config = config.copy_and_resolve_references()
     config.dataset.update({'name': 'mvtec_ad', 'category': 'bottle,screw', 'root': str(tmp_path / 'mvtec')})
     (tmp_path / 'run' / 'config.json').write_text(json.dumps({'schema': runs.SCHEMA, **config.to_dict()}))
     found = evaluate.run(str(tmp_path / 'run'))

@@ -15,7 +15,7 @@ SIZE = 32
 OPTIONS = {'mask_rule': 'half', 'aupro_max_fpr': 0.3, 'score_window': 3, 'report': True, 'sheet_rows': 2}
 ABOUT = {
     'step': 5,
-    'dataset': {'name': 'folder', 'category': '', 'image_size': [SIZE, SIZE]},
+    'dataset': {'name': 'folder', 'category': '', 'image_size': [SIZE, SIZE], 'note': None},
     'options': OPTIONS,
 }
 

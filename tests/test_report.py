@@ -45,7 +45,7 @@ def make_results(rows):
     found = results.summarise(*([row[key] for row in rows] for key in ('score', 'label', 'defect_type')))
     about = {
         'step': 30,
-        'dataset': {'name': 'folder', 'category': '', 'split': 'test', 'image_size': [32, 32]},
+        'dataset': {'name': 'folder', 'category': '', 'split': 'test', 'image_size': [32, 32], 'note': None},
         'options': {'aupro_max_fpr': 0.3, 'score_window': 5, 'mask_rule': 'half'},
     }
     return {**about, **found, 'versions': {'numpy': np.__version__}}
