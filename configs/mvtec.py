@@ -5,15 +5,18 @@
 
 The root is the folder that holds the fifteen categories. Published (image AUROC; pixel AUROC / AP, mean of fifteen):
 98.0; 97.3 / 68.4 (paper), released weights 98.1; 97.5 / 68.9.
+
+`configs/mvtec.py:unified` trains one model on the normal images of all fifteen together (the multi-class setting, which
+the paper does not have) and evaluates it on each, with the mean.
 """
 
 from configs import default
 
 
 def get_config(arg='bottle'):
-    """Args: arg: the category, optionally with the preset: 'bottle' or 'bottle,paper'."""
+    """Args: arg: the category or 'unified', optionally with the preset: 'bottle' or 'bottle,paper'."""
     category, _, preset = (arg or 'bottle').partition(',')
     config = default.get_config(preset or 'official')
     config.dataset.name = 'mvtec_ad'
-    config.dataset.category = category
+    config.dataset.category = 'all' if category == 'unified' else category
     return config

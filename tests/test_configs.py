@@ -25,7 +25,8 @@ ARGUMENTS = {
     'ksdd2': ('paper',),
     'magnetic_tile': ('paper',),
     'mpdd': ('tubes',),
-    'mvtec': ('screw', 'bottle,paper'),
+    'ablations': ('colours,screw', 'rectangles', 'plain,bottle,paper', 'augmentation', 'opacity'),
+    'mvtec': ('screw', 'bottle,paper', 'unified'),
     'quickstart': ('fabric', 'wood', 'metal'),
     'ucsd_ped2': ('paper',),
     'visa': ('pcb1', 'candle,paper'),
@@ -103,7 +104,7 @@ def test_categories_of_the_configs_are_those_of_the_data_sets(tmp_path):
 )
 def test_data_set_and_category_of_an_experiment_exist(experiment):
     config = load(*experiment)
-    categories = tfds.builder_cls(config.dataset.name).builder_configs or ['']
+    categories = [*tfds.builder_cls(config.dataset.name).builder_configs, 'all'] if config.dataset.category else ['']
     assert config.dataset.category in categories
 
 
