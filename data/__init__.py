@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import pathlib
 
 from draem_jax.errors import UserError
@@ -33,7 +34,7 @@ def make_builder(name, category='', root='', **options):
         raise UserError(f"No data set '{name}'. Known: {', '.join(_BUILDERS)}. Change --config.dataset.name.")
     builder = _BUILDERS[name]
     if name == 'folder':
-        return builder(data_dir=str(pathlib.Path(root, category)) if root else None, **options)
+        return builder(data_dir=os.path.join(root, category) if root else None, **options)
     categories = list(builder.builder_configs)
     if category not in (categories or ['']):
         raise UserError(

@@ -26,12 +26,6 @@ def default_folder():
     return os.path.join(cache, 'draem_jax', 'images')
 
 
-def fingerprint(paths):
-    """What changes when one of the files does: [path, size, time of the last change] of each, as plain values."""
-    stats = [(os.path.abspath(path), os.stat(path)) for path in paths]
-    return [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
-
-
 def in_memory(decoded, shape):
     """An array of uint8 [H, W, 3] images from an iterator; `shape` is [N, H, W, 3]."""
     bank = np.empty(shape, np.uint8)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import naming
 
-from draem_jax import images
+from draem_jax import files, images
 from draem_jax.errors import UserError
 
 NORMAL = 'good'  # The defect type of an image without defect, as MVTec AD names its folders.
@@ -72,9 +72,12 @@ def have_defects(masks):
 
 def what_is_near(path):
     """What the nearest existing folder on the way to `path` holds, as a sentence for an error message."""
-    while not os.path.isdir(path):
-        path = os.path.dirname(os.path.abspath(path))
-    names = sorted(name for name in os.listdir(path) if not name.startswith('.'))
+    while not files.is_folder(path):
+        above = os.path.dirname(path if files.is_remote(path) else os.path.abspath(path))
+        if above == path or above.endswith(':'):  # Not even the bucket is there.
+            return 'Found: nothing.'
+        path = above
+    names = [name for name in files.names_in(path) if not name.startswith('.')]
     return f"Found in '{path}': {quoted(names) or 'nothing'}."
 
 

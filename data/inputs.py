@@ -10,9 +10,10 @@ from tqdm import tqdm
 import data
 from data import procedural, reading, synthesis
 from data.bank import Joined
-from data.cache import check_memory, fingerprint, gigabytes, in_memory, on_disk
+from data.cache import check_memory, gigabytes, in_memory, on_disk
 from draem_jax import images
 from draem_jax.errors import UserError
+from draem_jax.files import stamp
 
 TEXTURE_SOURCES = ('folder', 'dtd', 'procedural', synthesis.COLOUR, synthesis.SELF)
 PROCEDURAL_TEXTURES = 512  # where no number is given
@@ -171,4 +172,4 @@ def _load_dtd(builder, size, limit, cache, cache_folder):
     if cache == 'memory':
         return in_memory(decode_all(), shape)
     files = sorted(str(path) for path in pathlib.Path(builder.data_path).iterdir())
-    return on_disk(decode_all, shape, identity=['dtd', limit, fingerprint(files)], folder=cache_folder)
+    return on_disk(decode_all, shape, identity=['dtd', limit, [stamp(file) for file in files]], folder=cache_folder)

@@ -10,10 +10,11 @@ import numpy as np
 from tqdm import tqdm
 
 from data.bank import FileImages, Selection
-from data.cache import fingerprint, in_memory, on_disk
+from data.cache import in_memory, on_disk
 from data.in_place import InPlaceBuilder, read
 from draem_jax import images
 from draem_jax.errors import UserError
+from draem_jax.files import stamp
 
 
 def prepare(builder):
@@ -128,7 +129,7 @@ def load_normals(
             )
         bank = FileImages(records, decode, size)
     elif cache == 'disk':
-        identity = [builder.info.full_name, bool(antialias), fingerprint(files)]
+        identity = [builder.info.full_name, bool(antialias), [stamp(file) for file in files]]
         bank = on_disk(decode_all, (count, *size, 3), identity=identity, folder=cache_folder)
     else:
         bank = in_memory(decode_all(), (count, *size, 3))
@@ -223,7 +224,7 @@ def load_textures(folder, size, *, limit=0, skip_unreadable=False, cache='memory
     if cache == 'none':
         return FileImages(paths, decode, size)
     if cache == 'disk':
-        identity = ['textures', fingerprint(paths)]
+        identity = ['textures', [stamp(path) for path in paths]]
         return on_disk(decode_all, (len(paths), *size, 3), identity=identity, folder=cache_folder)
     return in_memory(decode_all(), (len(paths), *size, 3))
 

@@ -56,7 +56,7 @@ def test_imports_are_found_wherever_they_stand(source, names):
     ('folder', 'allowed'),
     [
         ('draem_jax', {'draem_jax'}),
-        ('data', {'data', 'draem_jax.images', 'draem_jax.errors'}),
+        ('data', {'data', 'draem_jax.images', 'draem_jax.files', 'draem_jax.errors'}),
         ('configs', {'configs', 'draem_jax.errors'}),
     ],
 )

@@ -25,7 +25,7 @@ import os
 import pathlib
 
 from data.in_place import NORMAL, InPlaceBuilder, make_record, quoted, what_is_near
-from draem_jax import images
+from draem_jax import files, images
 from draem_jax.errors import UserError
 
 _LAYOUT = ('train', 'test', 'ground_truth')
@@ -44,7 +44,7 @@ def list_records(root):
         UserError: no folder, no images, images where the layout has no place for them, or masks missing.
     """
     _check_root(root)
-    if not any(os.path.isdir(os.path.join(root, name)) for name in _LAYOUT):
+    if not any(files.is_folder(os.path.join(root, name)) for name in _LAYOUT):
         return {'train': _list_good_folder(root)}
     train = os.path.join(root, 'train', NORMAL)
     train_paths = images.list_images(train, allow_none=True)
@@ -111,7 +111,7 @@ def list_named(root, *, normal, normal_test='', defects='', masks=''):
 
 
 def _check_root(root):
-    if not os.path.isdir(root):
+    if not files.is_folder(root):
         raise UserError(f"No folder '{root}'. {what_is_near(root)} Is --config.dataset.root written correctly?")
 
 

@@ -21,7 +21,7 @@ import pathlib
 import re
 
 from data.in_place import InPlaceBuilder, have_defects, make_record, quoted, what_is_near
-from draem_jax import images
+from draem_jax import files, images
 from draem_jax.errors import UserError
 
 TEST_FRACTION = 0.2
@@ -46,7 +46,7 @@ class Builder(InPlaceBuilder):
             )
         training, held_out = split_groups(group_frames(normals), seed)
         test = [make_record(root, path) for path in held_out]
-        for folder in sorted(os.listdir(root)):
+        for folder in files.names_in(root):
             if folder.startswith(_PREFIX) and folder != _NORMAL_FOLDER:
                 test += _list_defects(root, folder)
         test.sort(key=lambda record: record.filename)
@@ -110,8 +110,8 @@ def _list_photographs(root, folder):
 def _list_defects(root, folder):
     """The records of one kind of defect; those with an empty mask are left out."""
     paths = _list_photographs(root, folder)
-    files = images.list_images(os.path.join(root, folder, 'Imgs'), allow_none=True)
-    masks = {os.path.splitext(path)[0]: path for path in files if pathlib.PurePath(path).suffix.lower() == '.png'}
+    beside = images.list_images(os.path.join(root, folder, 'Imgs'), allow_none=True)
+    masks = {os.path.splitext(path)[0]: path for path in beside if pathlib.PurePath(path).suffix.lower() == '.png'}
     missing = [path for path in paths if os.path.splitext(path)[0] not in masks]
     if missing:
         raise UserError(f'No masks for {quoted(missing)}. Expected a .png of the same name beside each.')

@@ -11,12 +11,14 @@ References:
 """
 
 import csv
+import io
 import os
 import pathlib
 
 import tensorflow_datasets as tfds
 
 from data.in_place import NORMAL, InPlaceBuilder, make_record, what_is_near
+from draem_jax import files
 from draem_jax.errors import UserError
 
 CATEGORIES = (
@@ -52,7 +54,7 @@ class Builder(InPlaceBuilder):
             raise UserError(f"'visa' has no split '{split}'. Known: {', '.join(SPLITS)}.")
         above, category = os.path.split(root)
         table = os.path.join(above, 'split_csv', f'{split}.csv')
-        if not os.path.isfile(table):
+        if not files.is_file(table):
             raise UserError(
                 f"No table '{table}'. {what_is_near(table)} Is --config.dataset.root the folder that holds 'split_csv' "
                 f"and '{category}'?"
@@ -71,18 +73,17 @@ class Builder(InPlaceBuilder):
 def _rows(table):
     """The lines of a split table as dicts; a line that is not as expected is refused by its number."""
     columns = ['object', 'split', 'label', 'image', 'mask']
-    with open(table, newline='') as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != columns:
-            found = ', '.join(reader.fieldnames or ['nothing'])
-            raise UserError(f"'{table}': expected the columns {', '.join(columns)}, found {found}.")
-        for row in reader:
-            if row['split'] not in ('train', 'test') or row['label'] not in _TYPES or not row['image']:
-                raise UserError(
-                    f"'{table}', line {reader.line_num}: expected split train or test, label normal or {_DEFECTIVE}, "
-                    f"and an image; found '{row['split']}', '{row['label']}', '{row['image']}'."
-                )
-            yield row
+    reader = csv.DictReader(io.StringIO(files.read_bytes(table).decode('utf-8-sig'), newline=''))
+    if reader.fieldnames != columns:
+        found = ', '.join(reader.fieldnames or ['nothing'])
+        raise UserError(f"'{table}': expected the columns {', '.join(columns)}, found {found}.")
+    for row in reader:
+        if row['split'] not in ('train', 'test') or row['label'] not in _TYPES or not row['image']:
+            raise UserError(
+                f"'{table}', line {reader.line_num}: expected split train or test, label normal or {_DEFECTIVE}, "
+                f"and an image; found '{row['split']}', '{row['label']}', '{row['image']}'."
+            )
+        yield row
 
 
 def _record(root, above, row, table):
@@ -92,7 +93,7 @@ def _record(root, above, row, table):
     if defect_type != NORMAL and mask is None:
         raise UserError(f"'{table}' names no mask for '{row['image']}', which is labelled {row['label']}.")
     for path in filter(None, (image, mask)):
-        if pathlib.PurePath(root) not in pathlib.PurePath(path).parents or not os.path.isfile(path):
+        if pathlib.PurePath(root) not in pathlib.PurePath(path).parents or not files.is_file(path):
             raise UserError(
                 f"No file '{path}', which '{table}' names. {what_is_near(path)} Is VisA unpacked completely?"
             )
