@@ -2,7 +2,9 @@
 
     python evaluate.py --workdir=runs/quickstart
     python evaluate.py --workdir=runs/quickstart --step=all     every checkpoint, and a curve over them
+    python evaluate.py --workdir=runs/quickstart --step=best    chosen with held-out normal images, if asked for
     python evaluate.py --workdir=runs/quickstart --watch        each new checkpoint, until the training has ended
+    python evaluate.py --workdir=runs/mvtec                     of a sweep each run, and the table of all
 
 Writes results.json, results.csv, scores.csv, picture sheets and report/index.html to <workdir>/evaluation/<step>/. The
 newest checkpoint counts unless --step names another; nothing is selected on the test images.
@@ -26,7 +28,19 @@ from tqdm import tqdm
 import data
 from configs import checks, command_line
 from data import inputs, reading, simulated_test
-from draem_jax import calibration, checkpoints, devices, evaluation, inference, metrics, networks, report, results, runs
+from draem_jax import (
+    calibration,
+    checkpoints,
+    devices,
+    evaluation,
+    inference,
+    metrics,
+    networks,
+    report,
+    results,
+    runs,
+    sweep_table,
+)
 from draem_jax.errors import UserError
 
 _WATCH_SECONDS = 10
@@ -34,16 +48,22 @@ _WATCH_SECONDS = 10
 
 def main():
     workdir, step = flags.FLAGS.workdir, flags.FLAGS.step
-    if flags.FLAGS.watch:
+    if sweep_table.cells(workdir):
+        if step is not None or flags.FLAGS.watch:
+            raise UserError('Of a sweep the last checkpoint of each run is evaluated: leave out --step and --watch.')
+        run_sweep(workdir, command_line.changes())
+    elif flags.FLAGS.watch:
         if step is not None:
             raise UserError('--watch evaluates every new checkpoint: leave out --step.')
         watch(workdir, command_line.changes())
     elif step == 'all':
         run_all(workdir, command_line.changes())
+    elif step == 'best':
+        run(workdir, best_step(workdir), command_line.changes())
     elif step is None or step.isdecimal():
         run(workdir, None if step is None else int(step), command_line.changes())
     else:
-        raise UserError(f"--step={step}: expected the step of a checkpoint, or 'all'.")
+        raise UserError(f"--step={step}: expected the step of a checkpoint, 'all' or 'best'.")
 
 
 def run(workdir, step=None, changes=None):
@@ -66,6 +86,44 @@ def run_all(workdir, changes=None):
     for step in checkpoints.list_steps(workdir, needs_some=True):
         evaluate(step)
     print(f'Curve over the checkpoints: {report.write_curve(workdir)}')
+
+
+def best_step(workdir):
+    """The step, of the checkpoints on disk, with the highest pixel AP on the validation's simulated anomalies.
+
+    Raises:
+        UserError: no checkpoint was validated.
+    """
+    steps = checkpoints.list_steps(workdir, needs_some=True)
+    name = 'validation/pixel_ap'
+    validated = {line['step']: line[name] for line in report.read_training_log(workdir) if line.get(name) is not None}
+    candidates = [step for step in steps if step in validated]
+    if not candidates:
+        raise UserError(
+            f"--step=best: none of the checkpoints in '{workdir}' (steps {', '.join(map(str, steps))}) was validated. "
+            'That takes --config.dataset.validation_fraction above 0 and --config.training.validate_every_steps at the '
+            'steps of checkpoints.'
+        )
+    best = max(candidates, key=validated.get)
+    print(f'Step {best} has the highest validation pixel AP, {validated[best]:.3f}, of {len(candidates)} on disk.')
+    return best
+
+
+def run_sweep(workdir, changes=None):
+    """Evaluates the runs of a sweep that have not been, each at its newest checkpoint, and writes the table of all."""
+    evaluated = []
+    for cell in sweep_table.cells(workdir):
+        steps = checkpoints.list_steps(cell.workdir)
+        if not steps:
+            print(f'{cell.category}, seed {cell.seed}: no checkpoint yet, left out.')
+            continue
+        found = sweep_table.read_results(cell, steps[-1]) or run(cell.workdir, steps[-1], changes)
+        evaluated.append((cell, found))
+    if not evaluated:
+        raise UserError(f"No run in the sweep '{workdir}' has a checkpoint.")
+    rows = sweep_table.collect(evaluated)
+    sweep_table.write(workdir, rows)
+    print(sweep_table.markdown(rows))
 
 
 def watch(workdir, changes=None, every_seconds=_WATCH_SECONDS):
@@ -273,6 +331,11 @@ def versions():
 if __name__ == '__main__':
     command_line.define_config_overrides()
     flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
-    flags.DEFINE_string('step', None, "Step of the checkpoint, or 'all'; the newest by default.")
+    flags.DEFINE_string(
+        'step',
+        None,
+        "Step of the checkpoint, 'all', or 'best': of those on disk the one with the highest pixel AP on held-out "
+        'normal images with simulated anomalies. The newest by default.',
+    )
     flags.DEFINE_bool('watch', False, 'Evaluate each new checkpoint until the training, elsewhere, has ended.')
     command_line.run(main)

@@ -253,3 +253,26 @@ def test_several_categories_are_evaluated_each_and_in_the_mean(config, run, tmp_
         assert value == pytest.approx(np.mean([one['metrics'][name] for one in each]), abs=1e-12)
     with (folder / 'results.csv').open() as file:
         assert [line['category'] for line in csv.DictReader(file)] == ['bottle', 'screw', 'mean']
+
+
+def test_a_folder_of_runs_gives_a_table(run, tmp_path):
+    for seed in (0, 1):
+        shutil.copytree(run, tmp_path / 'sweep' / 'parts' / f'seed_{seed}')
+    (tmp_path / 'sweep' / 'parts' / 'seed_1' / 'evaluation' / str(STEPS) / 'results.json').unlink(missing_ok=True)
+    evaluate.run_sweep(str(tmp_path / 'sweep'))
+    with (tmp_path / 'sweep' / 'table.csv').open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line['category'] for line in lines] == ['parts', 'mean']
+    assert float(lines[0]['pixel_auroc_std']) == 0.0  # The same networks twice.
+
+
+def test_the_best_checkpoint_is_chosen_by_the_validation_alone(run, tmp_path):
+    shutil.copytree(run, tmp_path / 'run')
+    log = tmp_path / 'run' / 'metrics.jsonl'
+    for best, scores in ((2, (0.9, 0.5)), (STEPS, (0.5, 0.9))):
+        lines = [{'step': step, 'validation/pixel_ap': score} for step, score in zip((2, STEPS), scores, strict=True)]
+        log.write_text(''.join(json.dumps(line) + '\n' for line in [*lines, {'step': 3, 'validation/pixel_ap': 1.0}]))
+        assert evaluate.best_step(tmp_path / 'run') == best
+    log.write_text('')
+    with pytest.raises(UserError, match='validation_fraction'):
+        evaluate.best_step(tmp_path / 'run')

@@ -1,0 +1,68 @@
+"""The table of a sweep: means and deviations, and the paper's numbers beside them."""
+
+import csv
+import statistics
+
+import pytest
+
+from draem_jax import published, results, sweep_table
+from draem_jax.sweep_table import Cell
+
+AUROC = {('bottle', 0): 0.90, ('bottle', 1): 0.94, ('screw', 0): 0.80, ('screw', 1): 0.70}
+
+
+def evaluated(auroc=AUROC, dataset='mvtec_ad'):
+    return [
+        (Cell(category, seed, None), {'dataset': {'name': dataset}, 'metrics': values | {'image_auroc': value}})
+        for (category, seed), value in auroc.items()
+        for values in [dict.fromkeys(results.METRICS, 0.5)]
+    ]
+
+
+def test_means_and_deviations_are_those_of_the_statistics_module():
+    bottle, screw, mean = sweep_table.collect(evaluated())
+    assert bottle['image_auroc'] == pytest.approx(0.92)
+    assert screw['image_auroc_std'] == pytest.approx(statistics.stdev([0.8, 0.7]))
+    assert mean['image_auroc'] == pytest.approx(0.835)
+    assert mean['image_auroc_std'] == pytest.approx(statistics.stdev([0.85, 0.82]))
+
+
+def test_one_seed_has_no_deviation_and_a_missing_metric_no_mean():
+    *_, mean = sweep_table.collect(evaluated({('bottle', 0): 0.9, ('screw', 0): None}))
+    assert mean['image_auroc'] is None
+    assert mean['pixel_ap_std'] is None
+    assert '| -' in sweep_table.markdown([mean])
+
+
+def test_the_published_numbers_average_to_the_published_means():
+    rows = [published.of('mvtec_ad', category) for category in published._MVTEC_AD]
+    assert len(rows) == 15
+    for name, expected in (('image_auroc', 98.0), ('pixel_auroc', 97.3), ('pixel_ap', 68.4)):
+        assert 100 * statistics.mean(row[name] for row in rows) == pytest.approx(expected, abs=0.05)
+
+
+def test_only_data_sets_of_the_paper_have_its_numbers_beside_them():
+    bottle, _, mean = sweep_table.collect(evaluated())
+    assert bottle['published'] == {'image_auroc': 0.992, 'pixel_auroc': 0.991, 'pixel_ap': 0.865}
+    assert mean['published']['image_auroc'] == pytest.approx((0.992 + 0.939) / 2)
+    assert not any(row['published'] for row in sweep_table.collect(evaluated(dataset='folder')))
+
+
+def test_runs_are_found_where_the_layout_has_them(tmp_path):
+    for name in ('screw/seed_10', 'screw/seed_2', 'bottle/seed_0', 'bottle/old', 'bottle/seed_x'):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / 'config.json').write_text('{}')
+    found = [(cell.category, cell.seed) for cell in sweep_table.cells(tmp_path)]
+    assert found == [('bottle', 0), ('screw', 2), ('screw', 10)]
+    assert sweep_table.cells(tmp_path / 'nowhere') == []
+
+
+def test_the_table_is_written_for_people_and_for_programs(tmp_path):
+    rows = sweep_table.collect(evaluated())
+    sweep_table.write(tmp_path, rows)
+    with (tmp_path / 'table.csv').open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line['category'] for line in lines] == ['bottle', 'screw', 'mean']
+    assert float(lines[0]['image_auroc']) == pytest.approx(0.92)
+    assert float(lines[0]['image_auroc_published']) == 0.992
+    assert '92.0 ± 2.8 (99.2)' in (tmp_path / 'table.md').read_text()
