@@ -20,6 +20,9 @@ SCHEMA = 1
 _MAY_CHANGE = {
     'dataset.root',
     'dataset.texture_root',
+    'dataset.cache',
+    'dataset.cache_folder',
+    'dataset.cache_limit_gb',
     'training.epochs',
     'training.steps',
     'training.log_every_steps',
