@@ -143,7 +143,7 @@ def threshold_presets(results, scores, labels, calibrated_threshold=None):
     """
     presets = []
     if calibrated_threshold is not None:
-        text = 'calibrated on validation images, without the test images'
+        text = 'set beforehand on normal images (calibration.json), not on the results shown here'
         presets.append({'value': float(calibrated_threshold), 'name': 'calibrated', 'explanation': text})
     best = results['threshold']['image']
     if best is not None:
