@@ -53,6 +53,8 @@ def run(config, workdir):
     epoch_steps = math.ceil(len(loaded.normals) / config.training.batch_size)
     total_steps = config.training.steps or config.training.epochs * epoch_steps
     print(f'{loaded} {total_steps} steps.')
+    for warning in loaded.warnings:
+        print(f'Note: {warning}')
 
     runs.start(workdir, config.to_dict(), default.get_config().to_dict())
     with checkpoints.open_checkpoints(workdir, keep=config.training.keep_checkpoints) as manager:

@@ -98,6 +98,21 @@ def check(builder):
     )
 
 
+def check_list(builder):
+    """What can be said without opening a file: findings about what a data set lacks as a whole; a list of `Finding`."""
+    if not isinstance(builder, InPlaceBuilder):
+        return []
+    return list(
+        _find_gaps(
+            [
+                _Example(split, record.defect_type, record.filename, record.mask is not None, None, None)
+                for split in builder.info.splits
+                for record in builder.records(split)
+            ]
+        )
+    )
+
+
 def _examine_split(builder, split):
     if isinstance(builder, InPlaceBuilder):
         pool = concurrent.futures.ThreadPoolExecutor()

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 import data
-from data import procedural, reading, synthesis
+from data import checking, procedural, reading, synthesis
 from data.bank import Joined
 from data.cache import check_memory, gigabytes, in_memory, on_disk
 from draem_jax import images
@@ -31,6 +31,7 @@ class Inputs:
         test_names: their file names.
         textures: bank of textures, or synthesis.COLOUR, or synthesis.SELF.
         cache: one of `data.cache.CACHES`.
+        warnings: sentences about what the data set lacks.
     """
 
     normals: Any
@@ -39,6 +40,7 @@ class Inputs:
     test_names: list
     textures: Any
     cache: str
+    warnings: tuple = ()
 
     def __str__(self):
         """One line: how many there are, and what they take."""
@@ -100,7 +102,8 @@ def load(
         parts.append(reading.load_normals(builder, size, antialias=antialias, **fractions, **keep))
     *banks, names = zip(*parts, strict=True)
     normals, held_out, test = (each[0] if len(each) == 1 else Joined(each) for each in banks)
-    return Inputs(normals, held_out, test, [name for part in names for name in part], textures, cache)
+    warnings = dict.fromkeys(finding.text for builder in builders for finding in checking.check_list(builder))
+    return Inputs(normals, held_out, test, [name for part in names for name in part], textures, cache, tuple(warnings))
 
 
 def _texture_loader(source, root, limit, size, keep):

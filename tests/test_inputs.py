@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import tarfile
 
 import numpy as np
@@ -130,3 +131,11 @@ def test_options_reach_the_builder(dataset, tmp_path):
     dataset.options = 'normals=ok'
     with pytest.raises(UserError, match="no option 'normals'"):
         inputs.load(**dataset)
+
+
+def test_what_the_data_set_lacks_is_said_before_training(dataset, tmp_path):
+    dataset.texture_source = 'colour'
+    assert inputs.load(**dataset).warnings == ()
+    shutil.rmtree(tmp_path / 'tree' / 'ground_truth')
+    (warning,) = inputs.load(**dataset).warnings
+    assert "'scratch' has no masks" in warning
