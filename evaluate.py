@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import pathlib
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -51,8 +52,8 @@ def main():
     if sweep_table.cells(workdir):
         if step is not None or flags.FLAGS.watch:
             raise UserError('Of a sweep the last checkpoint of each run is evaluated: leave out --step and --watch.')
-        run_sweep(workdir, command_line.changes())
-    elif flags.FLAGS.watch:
+        return run_sweep(workdir, command_line.changes())
+    if flags.FLAGS.watch:
         if step is not None:
             raise UserError('--watch evaluates every new checkpoint: leave out --step.')
         watch(workdir, command_line.changes())
@@ -64,6 +65,7 @@ def main():
         run(workdir, None if step is None else int(step), command_line.changes())
     else:
         raise UserError(f"--step={step}: expected the step of a checkpoint, 'all' or 'best'.")
+    return 0
 
 
 def run(workdir, step=None, changes=None):
@@ -110,20 +112,31 @@ def best_step(workdir):
 
 
 def run_sweep(workdir, changes=None):
-    """Evaluates the runs of a sweep that have not been, each at its newest checkpoint, and writes the table of all."""
-    evaluated = []
+    """Evaluates the finished runs of a sweep, each at its last checkpoint, and writes the table of all.
+
+    Runs that have been evaluated are not again, unless `changes` ask for another way.
+
+    Returns:
+        The exit code: 1 where a run could not be evaluated; the others are.
+    """
+    evaluated, failures = [], 0
     for cell in sweep_table.cells(workdir):
-        steps = checkpoints.list_steps(cell.workdir)
-        if not steps:
-            print(f'{cell.category}, seed {cell.seed}: no checkpoint yet, left out.')
+        step = runs.finished_step(cell.workdir)
+        if step is None:
+            print(f'{cell.category}, seed {cell.seed}: its training has not ended, left out.')
             continue
-        found = sweep_table.read_results(cell, steps[-1]) or run(cell.workdir, steps[-1], changes)
-        evaluated.append((cell, found))
+        try:
+            found = None if changes else sweep_table.read_results(cell, step)
+            evaluated.append((cell, found or run(cell.workdir, step, changes)))
+        except UserError as error:
+            failures += 1
+            print(f'Error: {cell.category}, seed {cell.seed}: {error}', file=sys.stderr)
     if not evaluated:
-        raise UserError(f"No run in the sweep '{workdir}' has a checkpoint.")
+        raise UserError(f"No run in the sweep '{workdir}' could be evaluated.")
     rows = sweep_table.collect(evaluated)
     sweep_table.write(workdir, rows)
     print(sweep_table.markdown(rows))
+    return int(failures > 0)
 
 
 def watch(workdir, changes=None, every_seconds=_WATCH_SECONDS):
@@ -156,13 +169,16 @@ def watch(workdir, changes=None, every_seconds=_WATCH_SECONDS):
 
 def make_evaluate(workdir, changes=None):
     """Gets ready what all checkpoints of a run share: evaluate(step or None) -> what results.json holds."""
-    config = checks.of_run(runs.read_config(workdir), changes or {})
+    own = runs.read_config(workdir)
+    config = checks.of_run(own, changes or {})
     dataset, options = config.dataset, config.evaluation
     devices.check_processes()
     devices.check_batch_size(options.batch_size, 'evaluation.batch_size')
     devices.cache_compilations()
     size = tuple(dataset.image_size)
-    tests = open_tests(config)
+    trained_on = own['dataset']['category']
+    is_unified = dataset.name != 'folder' and (trained_on == 'all' or ',' in trained_on)
+    tests = open_tests(workdir, config)
     model = networks.make_model(**config.model)
     predict = devices.parallel_predict(inference.make_predict(model, score_window=options.score_window))
 
@@ -197,9 +213,9 @@ def make_evaluate(workdir, changes=None):
             }
             if calibrated is not None:
                 about['calibration'] |= {level: calibrated[level]['threshold'] for level in ('image', 'pixel')}
-            target = folder / category if len(tests) > 1 else folder
+            target = folder / category if is_unified else folder
             found[category] = write_evaluation(workdir, target, about, predict, variables, progress, options)
-            for line in ([f'{category}:'] if len(tests) > 1 else []) + ([test.note] if test.note else []):
+            for line in filter(None, [f'{category}:' if is_unified else None, test.note]):
                 print(line)
             print(results.table(found[category]))
         print(f'Results and pictures: {folder}')
@@ -223,7 +239,7 @@ class Test:
     note: str | None = None
 
 
-def open_tests(config):
+def open_tests(workdir, config):
     """{category: Test} of what a config names: the test split, or, where there is none, held-out normal images."""
     dataset = config.dataset
     builders = data.make_builders(dataset.name, dataset.category, dataset.root, dataset.options)
@@ -234,14 +250,18 @@ def open_tests(config):
             reading.read_split, builder, 'test', tuple(dataset.image_size), antialias=dataset.antialias
         )
         tests[category] = Test(reading.count_examples(builder, 'test'), read)
-    if all(test.count for test in tests.values()):
+    without = [category for category, test in tests.items() if not test.count]
+    if not without:
         return tests
-    if len(tests) > 1 or not dataset.test_fraction:
+    if len(tests) > 1:
+        raise UserError(f"No test images of {', '.join(without)} in '{dataset.root}', so there is nothing to measure.")
+    pinned = runs.held_out(workdir)
+    if not pinned or not pinned.get(dataset.category, {}).get('test'):
         raise UserError(
-            f"No test images in '{dataset.root}': it holds good images alone, so there is nothing to measure. A run "
-            'with --config.dataset.test_fraction above 0 keeps some of them, to simulate anomalies on.'
+            f"No test images in '{dataset.root}': it holds good images alone, and this run was trained on all of them. "
+            'A new run with --config.dataset.test_fraction=0.1 keeps some for the test, to simulate anomalies on.'
         )
-    examples = simulated_test.make(inputs.load(**dataset), **config.synthesis)
+    examples = simulated_test.make(inputs.load(**dataset, pinned=pinned), **config.synthesis)
     return {dataset.category: Test(len(examples), lambda: examples, 'simulated', simulated_test.NOTE)}
 
 

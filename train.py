@@ -49,7 +49,7 @@ def run(config, workdir):
     """
     check(config)
     devices.cache_compilations()
-    loaded = inputs.load(**config.dataset)
+    loaded = inputs.load(**config.dataset, pinned=runs.held_out(workdir))
     epoch_steps = math.ceil(len(loaded.normals) / config.training.batch_size)
     total_steps = config.training.steps or config.training.epochs * epoch_steps
     print(f'{loaded} {total_steps} steps.')
@@ -57,6 +57,7 @@ def run(config, workdir):
         print(f'Note: {warning}')
 
     runs.start(workdir, config.to_dict(), default.get_config().to_dict())
+    runs.write_held_out(workdir, loaded.held_out_names)
     with checkpoints.open_checkpoints(workdir, keep=config.training.keep_checkpoints) as manager:
         model, optimizer, schedule = build(config, total_steps)
         state = first_state(config, model, optimizer, manager)

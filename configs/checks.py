@@ -37,7 +37,7 @@ _RULES = {
         'fractions in (0, 1), ascending',
     ),
     'optimizer.warmup_steps': _at_least_0,
-    'training.seed': (lambda value: 0 <= value < 2**31 - 1, 'in [0, 2^31 - 1)'),
+    'training.seed': (lambda value: 0 <= value < 2**31 - 3, 'in [0, 2^31 - 3)'),  # Those above are others' seeds.
     'training.batch_size': _at_least_1,
     'training.epochs': _at_least_1,
     'training.steps': _at_least_0,

@@ -60,7 +60,7 @@ def get_config(arg='official'):
     config.dataset.validation_fraction = 0.0
     # Part of the normal training images kept for the test where the data set has no test images, in [0, 1): the test is
     # then on these and on anomalies simulated on them. 0: no test.
-    config.dataset.test_fraction = 0.1
+    config.dataset.test_fraction = 0.0
     # Pass over training images and textures that cannot be read, which are named and counted; test images never.
     config.dataset.skip_unreadable = False
     # What is pasted as an anomaly: 'folder' (any images, however nested; official: the 5640 of DTD), 'dtd' (the same as

@@ -1,7 +1,7 @@
 """Data sets and the input pipeline. Importing this registers the builders with TFDS, without TensorFlow."""
 
-import ast
 import importlib
+import inspect
 import os
 import pathlib
 
@@ -67,12 +67,13 @@ def make_builders(name, category='', root='', options=''):
             categories = [part.strip() for part in category.split(',')]
     if len(set(categories)) < len(categories):
         raise UserError(f"--config.dataset.category='{category}': expected every category once.")
-    values = _parse_options(options)
+    values = _parse_options(name, options)
     return {one: make_builder(name, one, root, **values) for one in categories}
 
 
-def _parse_options(text):
-    """'a=1,b=text' -> {'a': 1, 'b': 'text'}."""
+def _parse_options(name, text):
+    """'a=1,b=text' -> {'a': 1, 'b': 'text'}, each of the type that the option's default has."""
+    known = inspect.signature(_BUILDERS[name]._find_records).parameters if text and name in _BUILDERS else {}
     values = {}
     for part in filter(None, text.split(',')):
         option, equals, value = (side.strip() for side in part.partition('='))
@@ -80,8 +81,12 @@ def _parse_options(text):
             raise UserError(
                 f"--config.dataset.options='{text}': expected name=value with commas between, found '{part}'."
             )
+        default = known[option].default if option in known else ''
         try:
-            values[option] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            values[option] = value
+            values[option] = {'true': True, 'false': False}[value.lower()] if isinstance(default, bool) else value
+            if isinstance(default, int) and not isinstance(default, bool):
+                values[option] = int(value)
+        except (KeyError, ValueError) as error:
+            expected = 'true or false' if isinstance(default, bool) else 'an integer'
+            raise UserError(f"--config.dataset.options='{text}': {option}={value}, expected {expected}.") from error
     return values

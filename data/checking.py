@@ -19,6 +19,7 @@ from draem_jax import images
 from draem_jax.errors import UserError
 
 ERROR = 'error'
+NO_TEST = 'nothing to test on'  # the kind of one finding
 WARNING = 'warning'
 
 
@@ -193,7 +194,7 @@ def _find_gaps(examples):
     if not any(example.split == 'train' for example in examples):
         yield Finding(ERROR, 'nothing to train on', 'There are no training images.')
     if not test:
-        yield Finding(WARNING, 'nothing to test on', 'There are no test images, so there is nothing to measure.')
+        yield Finding(WARNING, NO_TEST, 'There are no test images, so there is nothing to measure.')
     elif NORMAL not in types or types == [NORMAL]:
         missing = 'defective' if types == [NORMAL] else 'normal'
         yield Finding(WARNING, 'nothing to tell apart', f'There are no {missing} test images, so no AUROC either.')

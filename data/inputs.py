@@ -1,6 +1,7 @@
 """Everything a training reads, by the names of the config's section `dataset`: normal images and textures."""
 
 import dataclasses
+import os
 import pathlib
 from typing import Any
 
@@ -8,14 +9,13 @@ import numpy as np
 from tqdm import tqdm
 
 import data
-from data import checking, procedural, reading, synthesis
+from data import checking, procedural, reading
 from data.bank import Joined
 from data.cache import check_memory, gigabytes, in_memory, on_disk
 from draem_jax import images
 from draem_jax.errors import UserError
 from draem_jax.files import stamp
 
-TEXTURE_SOURCES = ('folder', 'dtd', 'procedural', synthesis.COLOUR, synthesis.SELF)
 PROCEDURAL_TEXTURES = 512  # where no number is given
 _DTD_ARCHIVE = 'dtd-r1.0.1.tar.gz'
 
@@ -28,7 +28,7 @@ class Inputs:
         normals: bank of normal images to train on, uint8 [N, H, W, 3] (`data.bank`).
         held_out: bank of normal images kept apart to validate with; empty where none are.
         test: bank of normal images kept apart to test on; empty where the data set has test images.
-        test_names: their file names.
+        held_out_names: {category: {'validation': file names, 'test': file names}}.
         textures: bank of textures, or synthesis.COLOUR, or synthesis.SELF.
         cache: one of `data.cache.CACHES`.
         warnings: sentences about what the data set lacks.
@@ -37,7 +37,7 @@ class Inputs:
     normals: Any
     held_out: Any
     test: Any
-    test_names: list
+    held_out_names: dict
     textures: Any
     cache: str
     warnings: tuple = ()
@@ -77,8 +77,12 @@ def load(
     cache,
     cache_folder,
     cache_limit_gb,
+    pinned=None,
 ):
     """Reads what configs/default.py describes under `dataset`.
+
+    Args:
+        pinned: the `held_out_names` of an earlier call: the same images are kept out again, and no others.
 
     Returns:
         `Inputs`.
@@ -87,29 +91,47 @@ def load(
         UserError: something is missing, cannot be read, or needs more memory than allowed.
     """
     size = tuple(image_size)
-    keep = {'skip_unreadable': skip_unreadable, 'cache': cache, 'cache_folder': cache_folder}
-    builders = list(data.make_builders(name, category, root, options).values())
-    # Textures first: of drawn data sets the drawing takes longest, and a mistake should show before it.
-    make_textures, count = _texture_loader(texture_source, texture_root, texture_count, size, keep)
+    keep = {'skip_unreadable': skip_unreadable, 'cache': cache, 'cache_folder': os.path.expanduser(cache_folder)}
+    builders = data.make_builders(name, category, root, options)
+    if len(builders) > 1:
+        test_fraction = 0.0  # Of several categories each has to have test images of its own.
+    # A mistake in the textures should show before a data set is drawn, which takes longest.
+    make_textures, count = _texture_loader(texture_source, os.path.expanduser(texture_root), texture_count, size, keep)
+    for builder in builders.values():
+        reading.prepare(builder)
     if cache == 'memory':
-        numbers = [reading.count_examples(builder, 'train') for builder in builders if builder.info.splits]
+        numbers = [reading.count_examples(builder, 'train') for builder in builders.values()]
         check_memory([(number, *size, 3) for number in (*numbers, count)], cache_limit_gb)
     textures = make_textures()
-    parts = []
-    for builder in builders:
-        reading.prepare(builder)
-        fractions = {'validation_fraction': validation_fraction, 'test_fraction': test_fraction}
-        parts.append(reading.load_normals(builder, size, antialias=antialias, **fractions, **keep))
+    parts = [
+        reading.load_normals(
+            builder,
+            size,
+            antialias=antialias,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+            pinned=None if pinned is None else pinned.get(one, {'validation': [], 'test': []}),
+            **keep,
+        )
+        for one, builder in builders.items()
+    ]
     *banks, names = zip(*parts, strict=True)
     normals, held_out, test = (each[0] if len(each) == 1 else Joined(each) for each in banks)
-    warnings = dict.fromkeys(finding.text for builder in builders for finding in checking.check_list(builder))
-    return Inputs(normals, held_out, test, [name for part in names for name in part], textures, cache, tuple(warnings))
+    held_out_names = dict(zip(builders, names, strict=True))
+    findings = [finding for builder in builders.values() for finding in checking.check_list(builder)]
+    warnings = dict.fromkeys(
+        finding.text for finding in findings if not (len(test) and finding.kind == checking.NO_TEST)
+    )
+    return Inputs(normals, held_out, test, held_out_names, textures, cache, tuple(warnings))
 
 
 def _texture_loader(source, root, limit, size, keep):
     """(a function without arguments that makes the textures, how many they will be)."""
     if source == 'folder':
-        count = len(reading.spread(images.list_images(root), limit))
+        try:
+            count = len(reading.spread(images.list_images(root), limit))
+        except UserError as error:
+            raise UserError(f'{error} It is where --config.dataset.texture_root looks for textures.') from error
         return lambda: reading.load_textures(root, size, limit=limit, **keep), count
     if source == 'dtd':
         builder = dtd_builder(root)

@@ -80,6 +80,7 @@ def load_normals(
     skip_unreadable=False,
     cache='memory',
     cache_folder='',
+    pinned=None,
 ):
     """The normal training images, parted in three: to train on, to validate with, and to test on.
 
@@ -92,10 +93,13 @@ def load_normals(
         skip_unreadable: pass over files that cannot be read, and name them.
         cache: one of `data.cache.CACHES`.
         cache_folder: where 'disk' keeps its file; '' for `data.cache.default_folder()`.
+        pinned: the names that an earlier call returned, which this one keeps to whatever the fractions; images that
+            have come since are trained on.
 
     Returns:
-        (training, validation, test images, file names of the last), each a bank of uint8 [H, W, 3] (`data.bank`). The
-        second is empty at fraction 0, the third also where the data set has test images.
+        (training, validation, test images, names): three banks of uint8 [H, W, 3] (`data.bank`), the second empty at
+        fraction 0, the third also where the data set has test images; and {'validation': file names, 'test': file
+        names}.
 
     Raises:
         UserError: no image is left for one of the parts, or a file cannot be read.
@@ -116,7 +120,11 @@ def load_normals(
     else:
         count, files = count_examples(builder, 'train'), _files_of(builder)
         decoded = functools.partial(_images, builder, size, antialias)
-    training, validation, test = part(count, validation_fraction, test_fraction)
+    all_names = [record.filename for record in records] if is_in_place else [f'train/{index}' for index in range(count)]
+    if pinned is None:
+        training, validation, test = part(count, validation_fraction, test_fraction)
+    else:
+        training, validation, test = find_parts(all_names, pinned)
 
     def decode_all():
         return tqdm(decoded(), 'Reading images', count, unit='image', leave=False, disable=None)
@@ -133,7 +141,7 @@ def load_normals(
         bank = on_disk(decode_all, (count, *size, 3), identity=identity, folder=cache_folder)
     else:
         bank = in_memory(decode_all(), (count, *size, 3))
-    names = [records[index].filename if is_in_place else f'train/{index}' for index in test]
+    names = {'validation': [all_names[index] for index in validation], 'test': [all_names[index] for index in test]}
     return Selection(bank, training), Selection(bank, validation), Selection(bank, test), names
 
 
@@ -144,7 +152,7 @@ def _images(builder, size, antialias):
 
 def _files_of(builder):
     """The files in which TFDS keeps a prepared data set."""
-    return sorted(str(path) for path in pathlib.Path(builder.data_path).iterdir())
+    return sorted(str(path) for path in pathlib.Path(builder.data_path).iterdir() if path.is_file())
 
 
 def part(count, validation_fraction, test_fraction):
@@ -167,6 +175,32 @@ def part(count, validation_fraction, test_fraction):
     ends = [validation, validation + test]
     validation, test, training = np.split(shuffled, ends)
     return np.sort(training), np.sort(validation), np.sort(test)
+
+
+def find_parts(names, pinned):
+    """As `part`, with the images of validation and test given by name.
+
+    Args:
+        names: the file names of all images.
+        pinned: {'validation': names, 'test': names}.
+
+    Raises:
+        UserError: images are gone that a run validates or is tested with.
+    """
+    place = {name: index for index, name in enumerate(names)}
+    parts = []
+    for what in ('validation', 'test'):
+        gone = [name for name in pinned[what] if name not in place]
+        if gone:
+            raise UserError(
+                f'{len(gone)} of the {len(pinned[what])} images that this run keeps for the {what} cannot be found, as '
+                f"'{gone[0]}'. Put them back, or start a new run."
+            )
+        parts.append(np.sort(np.array([place[name] for name in pinned[what]], int)))
+    training = np.setdiff1d(np.arange(len(names)), np.concatenate(parts))
+    if not len(training):
+        raise UserError(f'Of {len(names)} images none is left for training beside those kept for validation and test.')
+    return training, *parts
 
 
 def readable(files, decode, what):

@@ -8,6 +8,7 @@ import numpy as np
 
 from data import pipeline
 from data.in_place import NORMAL
+from draem_jax.errors import UserError
 
 DEFECT_TYPE = 'simulated'
 NOTE = (
@@ -29,9 +30,10 @@ def make(loaded, **synthesis):
     Returns:
         List of dicts: every held-out image once, as it is, and as many (at least 64) with an anomaly.
     """
+    (names,) = loaded.held_out_names.values()
     normals = [
         _example(loaded.test[index], np.zeros((*loaded.test.shape[1:3], 1), np.uint8), 0, NORMAL, name)
-        for index, name in enumerate(loaded.test_names)
+        for index, name in enumerate(names['test'])
     ]
     count = max(_MIN_ANOMALIES, len(normals))
     always = {'anomaly_probability': 1.0, 'rotation_probability': 0.0}
@@ -40,6 +42,10 @@ def make(loaded, **synthesis):
         loaded.test, loaded.textures, seed=_SEED, positions=range(2 * count), **(synthesis | always)
     )
     visible = made['mask'].any(axis=(1, 2, 3)).nonzero()[0][:count]
+    if not len(visible):
+        raise UserError(
+            'None of the anomalies simulated for the test can be seen: tools/preview.py shows what config.synthesis makes.'
+        )
     anomalous = [
         _example(made['augmented'][k], 255 * made['mask'][k], 1, DEFECT_TYPE, f'{DEFECT_TYPE}/{k:04}.png')
         for k in visible

@@ -204,6 +204,7 @@ def check_options(
     require(mask_source in masks.SOURCES, 'mask_source', mask_source, f'one of {", ".join(masks.SOURCES)}')
     # Below 0 the corners that the rotation uncovers would count; no noise exceeds 1.
     require_range('mask_threshold', mask_threshold, 0.0, 1.0)
+    require(mask_threshold[0] < 1.0, 'mask_threshold', mask_threshold, 'a lowest value below 1, which no noise exceeds')
     require(isinstance(match_grey, bool), 'match_grey', match_grey, 'True or False')
     require(0 <= max_cells_log2 <= 8, 'max_cells_log2', max_cells_log2, '0 to 8, for 1 to 256 cells')
     require(min_cell_size >= 2, 'min_cell_size', min_cell_size, 'at least 2 pixels, for noise is 0 on its lattice')

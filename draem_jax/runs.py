@@ -2,6 +2,7 @@
 
 config.json              the resolved config, with a schema version
 checkpoints/<step>/      see draem_jax.checkpoints
+held_out.json            which normal images are kept out of training
 metrics.jsonl            one line for each log step; TensorBoard event files beside it
 finished.json            the last step and the time, written last
 evaluation/<step>/       results
@@ -20,6 +21,7 @@ SCHEMA = 1
 _MAY_CHANGE = {
     'dataset.root',
     'dataset.texture_root',
+    'dataset.skip_unreadable',
     'dataset.cache',
     'dataset.cache_folder',
     'dataset.cache_limit_gb',
@@ -92,6 +94,23 @@ def read_config(workdir):
     if schema != SCHEMA:
         raise UserError(f"'{path}' has schema {schema!r}; this version reads {SCHEMA}.")
     return config
+
+
+def held_out(workdir):
+    """Which images a run keeps out of training, as `data.inputs.Inputs.held_out_names`; None before its first start."""
+    path = pathlib.Path(workdir) / 'held_out.json'
+    try:
+        return json.loads(path.read_text(encoding='utf-8', errors='surrogateescape'))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"'{path}' is not JSON: {error}.") from error
+
+
+def write_held_out(workdir, names):
+    """Writes what `held_out` reads, once: later starts keep to it, whatever has been added to the data set."""
+    if held_out(workdir) is None:
+        write_json(pathlib.Path(workdir) / 'held_out.json', names)
 
 
 def finished_step(workdir):

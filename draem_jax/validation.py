@@ -50,7 +50,7 @@ def scores(outputs, masks):
 
 
 def sheet(examples, outputs, rows):
-    """A contact sheet of the first `rows` examples with their predictions; uint8 RGB."""
+    """A contact sheet of the first `rows` examples, where there are as many, with their predictions; uint8 RGB."""
     pictured = [
         (
             '',
@@ -62,6 +62,6 @@ def sheet(examples, outputs, rows):
                 pictures.heat(outputs['map'][k]),
             ),
         )
-        for k in range(rows)
+        for k in range(min(rows, len(examples['image'])))
     ]
     return pictures.sheet(pictured, COLUMNS)

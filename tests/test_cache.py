@@ -44,7 +44,7 @@ def test_every_cache_gives_the_same_examples(builder, tmp_path):
 
 def test_disk_decodes_once_and_maps_the_file_afterwards(builder, tmp_path, monkeypatch):
     expected = contents(load(builder, tmp_path / 'kept', 'disk')[0])
-    monkeypatch.setattr(reading, 'read_split', None)
+    monkeypatch.setattr(reading, 'read', None)
     bank, _ = load(builder, tmp_path / 'kept', 'disk')
     np.testing.assert_array_equal(contents(bank), expected)
     assert len(list((tmp_path / 'kept').iterdir())) == 1

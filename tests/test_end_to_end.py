@@ -223,17 +223,20 @@ def test_a_folder_of_good_images_alone_is_tested_on_some_of_them(config, run, tm
     # The networks of the other run: only where the test comes from is of interest here.
     shutil.copytree(run, tmp_path / 'run')
     config = config.copy_and_resolve_references()
-    config.dataset.root, config.dataset.test_fraction = str(flat), 0.25
-    values = config.to_dict()
-    (tmp_path / 'run' / 'config.json').write_text(json.dumps({'schema': runs.SCHEMA, **values}))
+    config.dataset.root = str(flat)
+    (tmp_path / 'run' / 'config.json').write_text(json.dumps({'schema': runs.SCHEMA, **config.to_dict()}))
+    with pytest.raises(UserError, match='trained on all of them'):
+        evaluate.run(str(tmp_path / 'run'), changes={'dataset.test_fraction': 0.25})
+    names = {'': {'validation': ['001.png'], 'test': ['000.png', '004.png']}}
+    (tmp_path / 'run' / 'held_out.json').write_text(json.dumps(names))
     found = evaluate.run(str(tmp_path / 'run'))
     assert found['counts'] == {'normal': 2, 'defective': 64, 'by_type': {'simulated': 64}}
     assert found['dataset']['split'] == 'simulated'
     assert 'held-out normal images' in found['dataset']['note']
     page = (tmp_path / 'run' / 'evaluation' / str(STEPS) / 'report' / 'index.html').read_text()
     assert found['dataset']['note'] in page
-    with pytest.raises(UserError, match='test_fraction'):
-        evaluate.run(str(tmp_path / 'run'), changes={'dataset.test_fraction': 0.0})
+    with (tmp_path / 'run' / 'evaluation' / str(STEPS) / 'scores.csv').open() as file:
+        assert [line['filename'] for line in csv.DictReader(file)][:2] == ['000.png', '004.png']
 
 
 def test_several_categories_are_evaluated_each_and_in_the_mean(config, run, tmp_path):
@@ -243,6 +246,7 @@ def test_several_categories_are_evaluated_each_and_in_the_mean(config, run, tmp_
     (tmp_path / 'mvtec' / 'screw' / 'ground_truth' / 'block' / '000_mask.png').unlink()
     shutil.copytree(run, tmp_path / 'run')
     config = config.copy_and_resolve_references()
+    shutil.rmtree(tmp_path / 'run' / 'evaluation', ignore_errors=True)
     config.dataset.update({'name': 'mvtec_ad', 'category': 'bottle,screw', 'root': str(tmp_path / 'mvtec')})
     (tmp_path / 'run' / 'config.json').write_text(json.dumps({'schema': runs.SCHEMA, **config.to_dict()}))
     found = evaluate.run(str(tmp_path / 'run'))
@@ -251,6 +255,7 @@ def test_several_categories_are_evaluated_each_and_in_the_mean(config, run, tmp_
     assert [one['counts']['defective'] for one in each] == [4, 3]
     for name, value in found['metrics'].items():
         assert value == pytest.approx(np.mean([one['metrics'][name] for one in each]), abs=1e-12)
+    assert not (folder / 'report').exists()
     with (folder / 'results.csv').open() as file:
         assert [line['category'] for line in csv.DictReader(file)] == ['bottle', 'screw', 'mean']
 
@@ -264,6 +269,12 @@ def test_a_folder_of_runs_gives_a_table(run, tmp_path):
         lines = list(csv.DictReader(file))
     assert [line['category'] for line in lines] == ['parts', 'mean']
     assert float(lines[0]['pixel_auroc_std']) == 0.0  # The same networks twice.
+    (tmp_path / 'sweep' / 'parts' / 'seed_1' / 'finished.json').unlink()
+    assert evaluate.run_sweep(str(tmp_path / 'sweep'), {'evaluation.score_window': 3}) == 0
+    with (tmp_path / 'sweep' / 'table.csv').open() as file:
+        assert next(csv.DictReader(file))['seeds'] == '1'
+    results = json.loads((tmp_path / 'sweep/parts/seed_0/evaluation' / str(STEPS) / 'results.json').read_text())
+    assert results['options']['score_window'] == 3
 
 
 def test_the_best_checkpoint_is_chosen_by_the_validation_alone(run, tmp_path):
@@ -276,3 +287,11 @@ def test_the_best_checkpoint_is_chosen_by_the_validation_alone(run, tmp_path):
     log.write_text('')
     with pytest.raises(UserError, match='validation_fraction'):
         evaluate.best_step(tmp_path / 'run')
+
+
+def test_a_run_keeps_to_what_it_holds_out(config, run):
+    names = json.loads((run / 'held_out.json').read_text())
+    assert len(names['']['validation']) == 2  # A quarter of eight.
+    assert names['']['test'] == []  # There are test images.
+    again = inputs.load(**config.dataset, pinned=names)
+    assert again.held_out_names == names

@@ -126,7 +126,6 @@ def test_options_reach_the_builder(dataset, tmp_path):
     for k in range(3):
         write_image(tmp_path / 'lines' / 'ok' / f'{k}.png', k)
     dataset.root, dataset.options, dataset.texture_source = str(tmp_path / 'lines'), 'normal=ok', 'colour'
-    dataset.test_fraction = 0.0
     assert len(inputs.load(**dataset).normals) == 3
     dataset.options = 'normals=ok'
     with pytest.raises(UserError, match="no option 'normals'"):
@@ -139,3 +138,25 @@ def test_what_the_data_set_lacks_is_said_before_training(dataset, tmp_path):
     shutil.rmtree(tmp_path / 'tree' / 'ground_truth')
     (warning,) = inputs.load(**dataset).warnings
     assert "'scratch' has no masks" in warning
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'words'),
+    [('ksdd2', 'supervised=yes', 'true or false'), ('magnetic_tile', 'seed=one', 'an integer')],
+)
+def test_an_option_of_another_type_is_named(dataset, name, options, words):
+    dataset.name, dataset.options, dataset.texture_source = name, options, 'colour'
+    with pytest.raises(UserError, match=f'{options}, expected {words}'):
+        inputs.load(**dataset)
+
+
+def test_a_folder_may_be_named_as_a_number(dataset, tmp_path):
+    write_image(tmp_path / 'lines' / '2023' / '0.png', 5)
+    dataset.root, dataset.options, dataset.texture_source = str(tmp_path / 'lines'), 'normal=2023', 'colour'
+    assert len(inputs.load(**dataset).normals) == 1
+
+
+def test_textures_that_are_not_there_are_told_from_images(dataset):
+    dataset.texture_root = 'nowhere'
+    with pytest.raises(UserError, match=r"'nowhere'.*texture_root"):
+        inputs.load(**dataset)

@@ -195,4 +195,22 @@ def test_test_images_are_kept_apart_only_where_there_is_no_test(builder, tmp_pat
     flat = data.make_builder('folder', root=str(tmp_path / 'flat'))
     training, _, test, names = reading.load_normals(flat, SIZE, test_fraction=0.5)
     assert sorted(greys(training) + greys(test)) == list(range(8))
-    assert names == [f'{grey}.png' for grey in greys(test)]
+    assert names == {'validation': [], 'test': [f'{grey}.png' for grey in greys(test)]}
+
+
+def test_images_that_come_later_change_nothing_about_what_is_held_out(builder, tmp_path):
+    fractions = {'validation_fraction': 0.25, 'test_fraction': 0.25}
+    for k in range(8):
+        write_image(tmp_path / 'flat' / f'{k}.png', k)
+    *_, names = reading.load_normals(data.make_builder('folder', root=str(tmp_path / 'flat')), SIZE, **fractions)
+    write_image(tmp_path / 'flat' / '0_new.png', 99)
+    again = data.make_builder('folder', root=str(tmp_path / 'flat'))
+    training, validation, test, found = reading.load_normals(again, SIZE, **fractions, pinned=names)
+    assert found == names
+    assert [f'{grey}.png' for grey in greys(validation)] == names['validation']
+    assert [f'{grey}.png' for grey in greys(test)] == names['test']
+    assert 99 in greys(training)
+    assert len(training) == 5
+    (tmp_path / 'flat' / names['test'][0]).unlink()
+    with pytest.raises(UserError, match=f"1 of the 2 images .* for the test .*'{names['test'][0]}'"):
+        reading.load_normals(data.make_builder('folder', root=str(tmp_path / 'flat')), SIZE, pinned=names)

@@ -29,18 +29,18 @@ def test_the_three_sets_of_normal_images_are_disjoint_and_complete(loaded):
     sets = [[int(bank[k][0, 0, 0]) for k in range(len(bank))] for bank in banks]
     assert list(map(len, sets)) == [10, 4, 6]
     assert sorted([*sets[0], *sets[1], *sets[2]]) == list(range(20))
-    assert [int(name[:3]) for name in loaded.test_names] == sets[2]
+    assert [int(name[:3]) for name in loaded.held_out_names['']['test']] == sets[2]
 
 
 def test_every_held_out_image_is_there_once_as_it_is(loaded, examples):
     normals = [example for example in examples if not example['label']]
-    assert [example['filename'] for example in normals] == loaded.test_names
+    assert [example['filename'] for example in normals] == loaded.held_out_names['']['test']
     assert all((example['image'] == int(example['filename'][:3])).all() for example in normals)
     assert not any(example['mask'].any() for example in normals)
 
 
 def test_every_anomaly_lies_on_a_held_out_image_where_its_mask_says(loaded, examples):
-    greys = [int(name[:3]) for name in loaded.test_names]
+    greys = [int(name[:3]) for name in loaded.held_out_names['']['test']]
     anomalous = [example for example in examples if example['label']]
     assert len(anomalous) == 64
     for example in anomalous:

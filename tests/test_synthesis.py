@@ -185,6 +185,7 @@ def test_presets_pass_their_own_check(options):
         ('foreground_threshold', 255, '0 (off) to 254'),
         ('label_correction', -1, '0 (off) to 254'),
         ('mask_threshold', (-0.1, 0.5), 'within 0'),
+        ('mask_threshold', (1.0, 1.0), 'below 1'),
         ('max_cells_log2', 20, '0 to 8'),
         ('min_cell_size', 1, 'at least 2'),
     ],

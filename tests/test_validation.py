@@ -23,3 +23,12 @@ def test_scores_are_those_of_scikit_learn_on_images_and_pixels():
 def test_scores_leave_out_what_has_no_value():
     outputs = {'score': RANDOM.uniform(size=2), 'map': RANDOM.uniform(size=(2, 8, 8))}
     assert validation.scores(outputs, np.zeros((2, 8, 8, 1), np.uint8)) == {}
+
+
+def test_a_sheet_has_as_many_rows_as_there_are_examples():
+    examples = {name: np.zeros((2, 8, 8, 3), np.uint8) for name in ('image', 'augmented')}
+    examples['mask'] = np.zeros((2, 8, 8, 1), np.uint8)
+    outputs = {'reconstruction': examples['image'], 'map': np.zeros((2, 8, 8), np.float32)}
+    two, one, six = (validation.sheet(examples, outputs, rows) for rows in (2, 1, 6))
+    assert one.shape[0] < two.shape[0]
+    np.testing.assert_array_equal(two, six)

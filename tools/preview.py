@@ -61,7 +61,10 @@ def run(config, out, *, rows=8, first=0):
         print(f'No example has a visible anomaly, so there is nothing to show: {out} is not written.')
         return
     sheet = pictures.sheet([_row(examples, k, first, config.synthesis.operations) for k in shown[:rows]], COLUMNS)
-    images.write_png(out, sheet)
+    try:
+        images.write_png(out, sheet)
+    except OSError as error:
+        raise UserError(f"Cannot write --out='{out}': {error.strerror}.") from error
     print(f'{min(rows, len(shown))} of them: {out}')
 
 
