@@ -44,7 +44,7 @@ def make(loaded, **synthesis):
     visible = made['mask'].any(axis=(1, 2, 3)).nonzero()[0][:count]
     if not len(visible):
         raise UserError(
-            'None of the anomalies simulated for the test can be seen: tools/preview.py shows what config.synthesis makes.'
+            'No anomaly simulated for the test can be seen: tools/preview.py shows what config.synthesis makes.'
         )
     anomalous = [
         _example(made['augmented'][k], 255 * made['mask'][k], 1, DEFECT_TYPE, f'{DEFECT_TYPE}/{k:04}.png')
