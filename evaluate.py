@@ -117,7 +117,7 @@ def run_sweep(workdir, changes=None):
         if not steps:
             print(f'{cell.category}, seed {cell.seed}: no checkpoint yet, left out.')
             continue
-        found = sweep_table.read_results(cell, steps[-1]) or run(cell.workdir, steps[-1], changes)
+        found = sweep_table.read_results(cell, steps[-1]) or run(cell.workdir, None, changes)
         evaluated.append((cell, found))
     if not evaluated:
         raise UserError(f"No run in the sweep '{workdir}' has a checkpoint.")

@@ -64,6 +64,7 @@ def run(config, workdir):
 
     runs.start(workdir, config.to_dict(), default.get_config().to_dict())
     with (
+        runs.explaining_a_full_disk(workdir),
         preemption.watch() as interruption,
         checkpoints.open_checkpoints(workdir, keep=config.training.keep_checkpoints) as manager,
     ):
@@ -108,8 +109,9 @@ def run(config, workdir):
             f'Stopped by {interruption.signal}: step {last_step} of {total_steps} is saved. '
             'Start again with the same flags to go on.'
         )
-    calibrate(config, workdir, total_steps, loaded.held_out)
-    finish(workdir, total_steps)
+    with runs.explaining_a_full_disk(workdir):
+        calibrate(config, workdir, total_steps, loaded.held_out)
+        finish(workdir, total_steps)
     print(f'Done: step {total_steps}. Next: python evaluate.py --workdir={workdir}')
 
 
@@ -157,10 +159,10 @@ def build(config, total_steps):
 def first_state(config, model, optimizer, manager):
     """The state to start from: the newest checkpoint, or another run's networks, or random ones."""
     variables = networks.init_variables(model, tuple(config.dataset.image_size), config.training.seed)
-    step = manager.latest_step()
-    if step is not None:
-        print(f'Going on from step {step}.')
-        return checkpoints.restore_state(manager, training.init_state(variables, optimizer), step)
+    state = checkpoints.restore_newest_state(manager, training.init_state(variables, optimizer))
+    if state is not None:
+        print(f'Going on from step {int(state.step)}.')
+        return state
     if config.training.warm_start:
         step, variables = checkpoints.restore_variables(config.training.warm_start, variables)
         print(f"Starting from the networks of '{config.training.warm_start}', step {step}.")

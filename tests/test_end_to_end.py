@@ -197,6 +197,21 @@ def test_resumed_run_equals_uninterrupted_run(config, run, tmp_path, monkeypatch
     assert steps == [1, 2, 3, 4]
 
 
+def test_a_damaged_newest_checkpoint_is_passed_over_and_made_again(config, run, tmp_path, capfd):
+    workdir = tmp_path / 'run'
+    shutil.copytree(run, workdir)
+    for path in (workdir / 'checkpoints' / str(STEPS) / 'variables').rglob('*'):
+        if path.is_file():
+            os.truncate(path, path.stat().st_size // 2)
+    assert draem_jax.load(workdir).step == 2
+    with pytest.raises(UserError, match=f'step {STEPS} in .* is damaged'):
+        draem_jax.load(workdir, step=STEPS)
+    train.run(config, str(workdir))
+    assert f"step {STEPS} in '{workdir}' is damaged" in capfd.readouterr().err
+    assert_equal(restored(config, workdir, STEPS), restored(config, run, STEPS))
+    assert logged_steps(workdir) == [1, 2, 3, 4]
+
+
 def test_not_a_number_in_the_data_ends_a_run_before_it_spoils_anything(config, run, tmp_path, monkeypatch):
     config = config.copy_and_resolve_references()
     config.training.log_every_steps = 0  # Then the host looks before it saves, and no checkpoint may come of step 4.
