@@ -39,4 +39,4 @@ def watch():
         yield interruption
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None where it was not Python that installed it.
