@@ -2,7 +2,10 @@
 
     python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
-Started again with the same flags, a run goes on from its newest checkpoint.
+Started again with the same flags, a run goes on from its newest checkpoint. SIGTERM or SIGINT (Ctrl-C) makes it finish
+the step and save; a second Ctrl-C ends it at once.
+
+Exit codes: 0 done; 1 a mistake that the user can mend; 42 asked to stop and saved, start again to go on; 3 diverged.
 """
 
 import math
@@ -21,13 +24,16 @@ from draem_jax import (
     checkpoints,
     detector,
     devices,
+    divergence,
     inference,
     networks,
+    preemption,
     reporting,
     runs,
     training,
     validation,
 )
+from draem_jax.errors import Preempted
 
 _PICTURE_ROWS = 6
 _VALIDATION_SEED = 2**31 - 1  # The same examples for every seed of training, and none that a training sees.
@@ -45,7 +51,9 @@ def run(config, workdir):
         workdir: directory of the run, made where it does not exist.
 
     Raises:
-        UserError: something in the config or the files has to be mended; nothing was trained.
+        UserError: something in the config or the files has to be mended.
+        Diverged: a loss or gradient was not finite; the checkpoints are from before it.
+        Preempted: a signal asked to stop; a checkpoint of the last step made is on disk.
     """
     check(config)
     devices.cache_compilations()
@@ -58,7 +66,11 @@ def run(config, workdir):
 
     runs.start(workdir, config.to_dict(), default.get_config().to_dict())
     runs.write_held_out(workdir, loaded.held_out_names)
-    with checkpoints.open_checkpoints(workdir, keep=config.training.keep_checkpoints) as manager:
+    with (
+        runs.explaining_a_full_disk(workdir),
+        preemption.watch() as interruption,
+        checkpoints.open_checkpoints(workdir, keep=config.training.keep_checkpoints) as manager,
+    ):
         model, optimizer, schedule = build(config, total_steps)
         state = first_state(config, model, optimizer, manager)
         first_step = int(state.step)
@@ -81,7 +93,7 @@ def run(config, workdir):
         )
         with reporting.RunLog(workdir, first_step) as log:
             validates = bool(len(loaded.held_out))
-            loop(
+            last_step = loop(
                 config.training,
                 state,
                 first_step,
@@ -93,9 +105,16 @@ def run(config, workdir):
                 validates,
                 log,
                 manager,
+                interruption,
             )
-    calibrate(config, workdir, total_steps, loaded.held_out)
-    finish(workdir, total_steps)
+    if interruption:
+        raise Preempted(
+            f'Stopped by {interruption.signal}: step {last_step} of {total_steps} is saved. '
+            'Start again with the same flags to go on.'
+        )
+    with runs.explaining_a_full_disk(workdir):
+        calibrate(config, workdir, total_steps, loaded.held_out)
+        finish(workdir, total_steps)
     print(f'Done: step {total_steps}. Next: python evaluate.py --workdir={workdir}')
 
 
@@ -143,10 +162,10 @@ def build(config, total_steps):
 def first_state(config, model, optimizer, manager):
     """The state to start from: the newest checkpoint, or another run's networks, or random ones."""
     variables = networks.init_variables(model, tuple(config.dataset.image_size), config.training.seed)
-    step = manager.latest_step()
-    if step is not None:
-        print(f'Going on from step {step}.')
-        return checkpoints.restore_state(manager, training.init_state(variables, optimizer), step)
+    state = checkpoints.restore_newest_state(manager, training.init_state(variables, optimizer))
+    if state is not None:
+        print(f'Going on from step {int(state.step)}.')
+        return state
     if config.training.warm_start:
         step, variables = checkpoints.restore_variables(config.training.warm_start, variables)
         print(f"Starting from the networks of '{config.training.warm_start}', step {step}.")
@@ -176,8 +195,14 @@ def make_look(config, model, loaded):
     return look
 
 
-def loop(options, state, first_step, total_steps, update, schedule, batches, look, validates, log, manager):
-    """The steps from `first_step` to `total_steps`: an update each, and now and then a look at it."""
+def loop(
+    options, state, first_step, total_steps, update, schedule, batches, look, validates, log, manager, interruption
+):
+    """The steps from `first_step` to `total_steps`, or to an interruption: an update each, and now and then a look.
+
+    Returns:
+        The last step made.
+    """
     recent, mark = [], (first_step, time.monotonic())
     bar = tqdm(initial=first_step, total=total_steps, unit='step', disable=None, dynamic_ncols=True)
     for step in range(first_step + 1, total_steps + 1):
@@ -190,7 +215,12 @@ def loop(options, state, first_step, total_steps, update, schedule, batches, loo
             print(f'First step after {time.monotonic() - mark[1]:.0f} s of compiling.')
             mark = (step, time.monotonic())
 
-        if is_log_due := is_due(step, options.log_every_steps, total_steps):
+        stops = bool(interruption)  # Asked once, for a signal may come at any moment.
+        is_log_due = is_due(step, options.log_every_steps, total_steps)
+        is_checkpoint_due = stops or is_due(step, options.checkpoint_every_steps, total_steps)
+        if is_log_due or is_checkpoint_due:
+            divergence.check(step, state, recent, schedule)
+        if is_log_due:
             values = jax.tree.map(lambda *steps: np.mean(steps), *jax.device_get(recent))
             values['learning_rate'] = schedule(step - 1)
             if step > mark[0]:
@@ -206,11 +236,14 @@ def loop(options, state, first_step, total_steps, update, schedule, batches, loo
                 log.scalars(step, validation.scores(outputs, examples['mask']))
             if is_picture_due:
                 log.picture(step, 'examples', validation.sheet(examples, outputs, _PICTURE_ROWS))
-        if is_due(step, options.checkpoint_every_steps, total_steps):
+        if is_checkpoint_due:
             checkpoints.save(manager, state)
         if is_log_due:  # From here on: pictures and checkpoints are not part of the training's speed.
             recent, mark = [], (step, time.monotonic())
+        if stops:
+            break
     bar.close()
+    return step
 
 
 def is_due(step, every, last):

@@ -1,4 +1,4 @@
-"""Flags and exit codes of the scripts: 0 done, 1 a mistake the user can mend, in one line."""
+"""Flags and exit codes of the scripts: 0 done, others as draem_jax.errors says, with one line."""
 
 import itertools
 import os
@@ -9,7 +9,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import checks, default
-from draem_jax.errors import UserError
+from draem_jax.errors import Preempted, UserError
 
 # Before TensorFlow is imported: no start-up messages beside ours. It announces oneDNN whatever the log level, and the
 # pipeline is as fast without.
@@ -50,7 +50,10 @@ def run(main, *, takes_arguments=False):
         try:
             return main(arguments[1:]) if takes_arguments else main()
         except UserError as error:
-            return _fail(str(error))
+            return _fail(str(error), error.exit_code)
+        except Preempted as reason:
+            print(reason)
+            return reason.exit_code
 
     app.run(guarded, flags_parser=_parse)
 
@@ -77,6 +80,6 @@ def _one_line(error):
     return lines[-1] if lines else type(error).__name__
 
 
-def _fail(line):
+def _fail(line, exit_code=1):
     print(f'Error: {line}', file=sys.stderr)
-    sys.exit(1)
+    sys.exit(exit_code)

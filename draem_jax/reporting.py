@@ -3,8 +3,11 @@
 import json
 import math
 import pathlib
+import time
 
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 from draem_jax import runs
@@ -23,7 +26,11 @@ class RunLog:
         if self._path.exists():
             lines = [line for line in self._path.read_text().splitlines() if _step_of(line) <= first_step]
             runs.write_text(self._path, ''.join(line + '\n' for line in lines))
-        self._board = SummaryWriter(str(workdir), purge_step=first_step + 1)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Not a SummaryWriter: the thread that it writes in dies on a full disk, and later calls wait for ever.
+        self._board = EventsWriter(str(self._path.with_name('events')))
+        # TensorBoard hides what earlier files hold from this step on.
+        self._show(first_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def __enter__(self):
         return self
@@ -38,12 +45,17 @@ class RunLog:
             finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
             file.write(json.dumps({'step': step, **finite}, allow_nan=False) + '\n')
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            self._show(step, summary=summary.scalar(name, value))
+        self._board.flush()
         tqdm.write(f'step {step}  ' + '  '.join(f'{name} {value:.4g}' for name, value in values.items()))
 
     def picture(self, step, name, image):
         """Shows an RGB image, uint8 [H, W, 3], in TensorBoard."""
-        self._board.add_image(name, image, step, dataformats='HWC')
+        self._show(step, summary=summary.image(name, image, dataformats='HWC'))
+        self._board.flush()
+
+    def _show(self, step, **content):
+        self._board.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 def _step_of(line):

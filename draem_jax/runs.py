@@ -3,11 +3,14 @@
 config.json              the resolved config, with a schema version
 checkpoints/<step>/      see draem_jax.checkpoints
 held_out.json            which normal images are kept out of training
+damaged/<step>/          checkpoints that could not be restored, put aside
 metrics.jsonl            one line for each log step; TensorBoard event files beside it
 finished.json            the last step and the time, written last
 evaluation/<step>/       results
 """
 
+import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -49,6 +52,21 @@ def write_text(path, text):
 def write_json(path, value):
     """Writes strict JSON, as `write_text` does."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
+
+
+@contextlib.contextmanager
+def explaining_a_full_disk(workdir):
+    """Turns what a full disk raises in the `with` block, of whatever type it is, into a UserError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # The storage below Orbax raises the latter.
+        found = [text for text in map(os.strerror, (errno.ENOSPC, errno.EDQUOT)) if text in str(error)]
+        if not found or isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{found[0]}: writing to '{workdir}' failed. The checkpoints before it are whole. Make room there, for one "
+            'checkpoint more than --config.training.keep_checkpoints, and start again with the same flags to go on.'
+        ) from error
 
 
 def start(workdir, config, defaults=None):

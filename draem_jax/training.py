@@ -8,24 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from draem_jax import devices, losses
+from draem_jax import devices, divergence, losses
 
 
 @flax.struct.dataclass
 class TrainState:
-    """What a resumed run needs, and nothing else.
+    """What a resumed run needs, and whether there is anything to resume.
 
     Attributes:
         step: int32 scalar, the number of updates made.
         params: parameters of both networks, float32.
         batch_stats: running means and variances, float32.
         opt_state: of the optimizer.
+        diverged_at: int32 scalar, the first step whose loss or gradient was not finite, which was not made and after
+            which none is; 0 as long as there is none. Not saved: of a diverged state there is no checkpoint.
     """
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: Any
+    diverged_at: jax.Array = np.int32(0)
 
 
 def make_schedule(total_steps, *, learning_rate, decay_factor, decay_at, warmup_steps=0):
@@ -82,7 +85,8 @@ def make_update(model, optimizer, *, guess_range=False, **loss_options):
     Returns:
         update(state, batch) -> (state, metrics). The batch holds 'image' and 'augmented' uint8 [B, H, W, 3] and
         'mask' uint8 [B, H, W, 1] in {0, 1}; the metrics are float32 scalars: 'loss', 'l2', 'ssim', 'focal',
-        'gradient_norm', all averaged over the devices.
+        'gradient_norm', all averaged over the devices. From the first step on where the loss or the gradient is not
+        finite, the state stays what it was before it (see `divergence`).
     """
 
     def update(state, batch):
@@ -108,6 +112,7 @@ def make_update(model, optimizer, *, guess_range=False, **loss_options):
         with jax.numpy_dtype_promotion('standard'):  # optax raises Python floats to an integer count
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+        after = TrainState(state.step + 1, params, batch_stats, opt_state, state.diverged_at)
+        return divergence.guard(state, after, metrics['loss'], metrics['gradient_norm']), metrics
 
     return update

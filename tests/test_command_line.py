@@ -13,7 +13,7 @@ QUICKSTART = '--config=configs/quickstart.py'
 SCRIPT = """
 from absl import flags
 from configs import command_line
-from draem_jax.errors import UserError
+from draem_jax.errors import Diverged, Preempted, UserError
 
 def main():
     if flags.FLAGS.workdir == 'wrong':
@@ -21,7 +21,9 @@ def main():
     if flags.FLAGS.workdir == 'bug':
         raise RuntimeError('not the fault of the user')
     if flags.FLAGS.workdir == 'preempted':
-        return 42
+        raise Preempted('Stopped at step 7.')
+    if flags.FLAGS.workdir == 'diverged':
+        raise Diverged('Diverged at step 7.')
     print(flags.FLAGS.config.training.batch_size, flags.FLAGS.config.dataset.category)
 
 command_line.define_config_file()
@@ -82,8 +84,11 @@ def test_arguments_reach_a_script_that_takes_them_wherever_they_stand():
     assert result.stdout.splitlines()[0] == "['a.png', 'b c.png', '--c.png', '-d.png']"
 
 
-def test_the_exit_code_is_the_one_that_main_returns():
-    assert call('-c', SCRIPT, QUICKSTART, '--workdir=preempted').returncode == 42
+def test_being_asked_to_stop_and_diverging_have_exit_codes_of_their_own_and_one_line():
+    stopped = call('-c', SCRIPT, QUICKSTART, '--workdir=preempted')
+    assert (stopped.returncode, stopped.stdout, stopped.stderr) == (42, 'Stopped at step 7.\n', '')
+    diverged = call('-c', SCRIPT, QUICKSTART, '--workdir=diverged')
+    assert (diverged.returncode, diverged.stdout, diverged.stderr) == (3, '', 'Error: Diverged at step 7.\n')
 
 
 def test_a_bug_keeps_its_traceback():

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import pathlib
 import shutil
+import signal
 
 import cv2
 import jax
@@ -15,8 +17,8 @@ import evaluate
 import train
 from configs import folder
 from data import inputs
-from draem_jax import calibration, checkpoints, networks, runs
-from draem_jax.errors import UserError
+from draem_jax import calibration, checkpoints, networks, runs, training
+from draem_jax.errors import Diverged, Preempted, UserError
 
 STEPS = 4
 
@@ -70,10 +72,34 @@ def run(config, tmp_path_factory):
 
 
 def restored(config, workdir, step):
+    model, optimizer, _ = train.build(config, STEPS)
+    variables = networks.init_variables(model, tuple(config.dataset.image_size), seed=0)
     with checkpoints.open_checkpoints(workdir) as manager:
-        state = train.first_state(config, *train.build(config, STEPS)[:2], manager)
-        assert int(state.step) == step
-        return jax.device_get(state)
+        state = checkpoints.restore_state(manager, training.init_state(variables, optimizer), step)
+    assert int(state.step) == step
+    return jax.device_get(state)
+
+
+def change_batches(monkeypatch, change):
+    """Puts `change(step, batch)` between the pipeline and the training."""
+    real = train.pipeline.training_batches
+
+    def changed(*arguments, first_batch, **options):
+        for k, batch in enumerate(real(*arguments, first_batch=first_batch, **options), first_batch + 1):
+            yield change(k, batch)
+
+    monkeypatch.setattr(train.pipeline, 'training_batches', changed)
+
+
+def logged_steps(workdir):
+    """The steps of the log lines of the training, in their order in the file."""
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    return [line['step'] for line in lines if 'loss' in line]
+
+
+def assert_equal(found, expected):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_run_leaves_what_the_contract_says(run):
@@ -149,30 +175,57 @@ def test_watching_a_finished_run_evaluates_what_is_there_and_ends(run):
     assert path.is_file()
 
 
-def test_resumed_run_equals_uninterrupted_run(config, run, tmp_path):
-    half = config.copy_and_resolve_references()
-    half.training.steps = STEPS  # The schedule belongs to the whole run: what stops it is the interruption.
-    real_save = checkpoints.save
+def test_resumed_run_equals_uninterrupted_run(config, run, tmp_path, monkeypatch):
+    for step, number in ((1, signal.SIGTERM), (3, signal.SIGINT)):  # The first is before the first checkpoint is due.
 
-    def save_then_die(manager, state):
-        real_save(manager, state)
-        manager.wait_until_finished()
-        raise KeyboardInterrupt
+        def stop(k, batch, step=step, number=number):
+            if k == step:
+                os.kill(os.getpid(), number)
+            return batch
 
-    checkpoints.save = save_then_die
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train.run(half, str(tmp_path))
-    finally:
-        checkpoints.save = real_save
+        with monkeypatch.context() as patch:
+            change_batches(patch, stop)
+            with pytest.raises(Preempted, match=f'{number.name}: step {step} of') as caught:
+                train.run(config, str(tmp_path))
+        assert caught.value.exit_code == 42
+        assert checkpoints.list_steps(tmp_path)[-1] == step
+        assert not (tmp_path / 'finished.json').exists()
+    train.run(config, str(tmp_path))
+    expected, found = restored(config, run, STEPS), restored(config, tmp_path, STEPS)
+    assert_equal(found, expected)
+    steps = logged_steps(tmp_path)
+    assert steps == [1, 2, 3, 4]
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_made_again(config, run, tmp_path, capfd):
+    workdir = tmp_path / 'run'
+    shutil.copytree(run, workdir)
+    for path in (workdir / 'checkpoints' / str(STEPS) / 'variables').rglob('*'):
+        if path.is_file():
+            os.truncate(path, path.stat().st_size // 2)
+    assert draem_jax.load(workdir).step == 2
+    with pytest.raises(UserError, match=f'step {STEPS} in .* is damaged'):
+        draem_jax.load(workdir, step=STEPS)
+    train.run(config, str(workdir))
+    assert f"step {STEPS} in '{workdir}' is damaged" in capfd.readouterr().err
+    assert_equal(restored(config, workdir, STEPS), restored(config, run, STEPS))
+    assert logged_steps(workdir) == [1, 2, 3, 4]
+
+
+def test_not_a_number_in_the_data_ends_a_run_before_it_spoils_anything(config, run, tmp_path, monkeypatch):
+    config = config.copy_and_resolve_references()
+    config.training.log_every_steps = 0  # Then the host looks before it saves, and no checkpoint may come of step 4.
+
+    def spoil(k, batch):
+        return {**batch, 'augmented': np.where(k == 3, np.float32(np.nan), batch['augmented'].astype(np.float32))}
+
+    change_batches(monkeypatch, spoil)
+    with pytest.raises(Diverged, match=r'step 3, learning rate 0\.0001: .*loss nan'):
+        train.run(config, str(tmp_path))
+    assert checkpoints.list_steps(tmp_path) == [2]
+    assert_equal(restored(config, tmp_path, 2), restored(config, run, 2))
     assert not (tmp_path / 'finished.json').exists()
-    train.run(half, str(tmp_path))
-    expected, found = restored(config, run, STEPS), restored(half, tmp_path, STEPS)
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
-        np.testing.assert_array_equal(a, b)
-    steps = [json.loads(line)['step'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
-    assert steps == sorted(steps)
-    assert set(steps) == {1, 2, 3, 4}
+    assert not (tmp_path / 'metrics.jsonl').exists()
 
 
 def test_a_finished_run_is_left_alone(config, run, capsys):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from trees import fill_disk
 
 from draem_jax.reporting import RunLog
 
@@ -80,3 +81,14 @@ def test_tensorboard_is_told_from_which_step_on_a_run_is_made_again(tmp_path, fi
     write_log(tmp_path, (40,), first_step)
     starts = [event.step for event in events(tmp_path) if event.session_log.status == tf.compat.v1.SessionLog.START]
     assert starts == [first_step + 1]
+
+
+def test_on_a_full_disk_the_log_raises_and_waits_for_nothing(small_disk):
+    def write_until_full():
+        with RunLog(small_disk) as log:
+            fill_disk(small_disk)
+            for step in range(1, 1000):  # The last block of a file has room for some.
+                log.scalars(step, {'loss': 0.5})
+
+    with pytest.raises(OSError, match='No space left'):
+        write_until_full()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_losses import reference_focal, reference_l2, reference_ssim
 
-from draem_jax import devices, networks, training
+from draem_jax import devices, divergence, errors, networks, training
 
 SIZE = (32, 32)
 OPTIMIZER = {'learning_rate': 1e-4, 'decay_factor': 0.2, 'decay_at': (0.8, 0.9)}
@@ -116,3 +116,51 @@ def test_learning_rate_falls_at_the_given_fractions():
 def test_learning_rate_rises_linearly_during_warmup():
     schedule = training.make_schedule(100, learning_rate=1.0, decay_factor=0.2, decay_at=(), warmup_steps=4)
     np.testing.assert_allclose([float(schedule(step)) for step in range(6)], [0.25, 0.5, 0.75, 1, 1, 1])
+
+
+def assert_equal(a, b):
+    for one, other in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def with_bias(state, value):
+    """The state with another value in one number of the parameters."""
+    params = jax.tree.map(np.array, state.params)
+    leaf = jax.tree.leaves(params)[0]
+    leaf.flat[0] = value
+    return state.replace(params=params)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_from_the_first_step_that_is_not_finite_nothing_changes(state, step, value):
+    good, _ = step(state, make_batch(0))
+    bad = with_bias(good, value)
+    after, metrics = step(bad, make_batch(1))
+    assert not np.isfinite(metrics['loss'])
+    assert int(after.diverged_at) == 2  # The second of this run; it was not made.
+    assert_equal(after.replace(diverged_at=bad.diverged_at), bad)
+    # Even if the next ones would be fine.
+    mended = good.replace(diverged_at=after.diverged_at)
+    later, metrics = step(mended, make_batch(2))
+    assert np.isfinite(metrics['loss'])
+    assert_equal(later, mended)
+
+
+def test_a_gradient_that_is_not_finite_counts_as_much_as_a_loss(state):
+    after = state.replace(step=state.step + 1, params=jax.tree.map(lambda leaf: leaf + 1, state.params))
+    kept = divergence.guard(state, after, np.float32(0.5), np.float32(np.inf))
+    assert int(kept.diverged_at) == 1
+    assert_equal(kept.params, state.params)
+    assert_equal(divergence.guard(state, after, np.float32(0.5), np.float32(3.0)), after)
+
+
+def test_the_host_names_the_first_step_that_diverged(state):
+    schedule = training.make_schedule(100, **OPTIMIZER)
+    recent = [{'loss': np.float32(loss), 'l2': np.float32(2 * loss)} for loss in (1, np.nan, 5, 7)]
+    divergence.check(84, state, recent, schedule)
+    with pytest.raises(errors.Diverged) as caught:  # Steps 81 to 84; at 80 the rate has fallen to a fifth.
+        divergence.check(84, state.replace(diverged_at=np.int32(82)), recent, schedule)
+    assert caught.value.exit_code == 3
+    for part in ('step 82,', 'rate 2e-05', 'loss nan', 'l2 nan'):
+        assert part in str(caught.value)
+    assert '\n' not in str(caught.value)

@@ -1,5 +1,7 @@
 """Tiny data sets on disk. Every image is of one grey, by which a test knows it again."""
 
+import os
+
 import numpy as np
 import PIL.Image
 
@@ -35,3 +37,9 @@ def draw_textures(folder, count=5):
     for k in range(count):
         write_image(folder / f'kind_{k}' / f'{k:03}.png', 10 * (k + 1), size=(50, 50))
     return folder
+
+
+def fill_disk(folder, leave=0):
+    """Fills the file system of a folder, but for some bytes, with a file named 'filler'."""
+    with (folder / 'filler').open('wb', buffering=0) as file:
+        file.write(bytes(os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize - leave))
