@@ -1,6 +1,6 @@
 """The paper's ablations of the simulated anomalies (Table 3), on one category of MVTec AD.
 
-    python train.py --config=configs/ablations.py:rectangles,bottle --config.dataset.root=MVTEC_AD \\
+    python train.py --config=configs/ablations.py:rectangles,bottle --config.dataset.root=MVTEC_AD \
         --config.dataset.texture_root=DTD/images --workdir=runs/rectangles_bottle
 
 Published, mean of fifteen categories, image AUROC; pixel AUROC / AP:

@@ -1,21 +1,22 @@
 """A folder in an hour on two CPU cores: small images, narrow networks.
 
-    python train.py --config=configs/small_cpu.py --config.dataset.root=FOLDER \\
+    python train.py --config=configs/small_cpu.py --config.dataset.root=FOLDER \
         --config.dataset.texture_root=TEXTURES --workdir=runs/small
 
 `configs/small_cpu.py:authors64` is a budget at which the authors' own code was run for comparison: 64 px, widths 16
 and 8, 5000 steps, everything else as released.
 
-Magnetic Tile Defects (759 good images to train on) with 1200 DTD textures; image AUROC, image AP, pixel AUROC, pixel AP:
+Magnetic Tile Defects (759 good images to train on) with 1200 DTD textures; image AUROC, image AP, pixel AUROC and AP:
 
-    authors' code at that budget, seed 0         0.624 0.784 0.601 0.114    two cores of an AMD EPYC server
-    authors64, seeds 0 to 2, mean                0.642 0.801 0.593 0.119    24 minutes of one core of it
-    this config, seed 0                          0.738 0.857 0.610 0.131    74 minutes of one core of an Intel Xeon server
+    authors' code at that budget, seed 0      0.624 0.784 0.601 0.114    20 minutes of two cores, AMD EPYC
+    authors64, seeds 0 to 2, mean             0.642 0.801 0.593 0.119    24 minutes of one core, AMD EPYC
+    this config, seed 0                       0.738 0.857 0.610 0.131    74 minutes of one core, Intel Xeon
 
-A hard set: some of its good images show marks that a person would call defects too, its cracks are a pixel wide here, and
-its largest defects are bands of another brightness, which neither network minds. What this config changes was chosen on
-held-out normal images with defects drawn on them by another process than the training's anomalies (lines, spots, stains,
-rough patches), never on the test images: tiles always stand upright, so they are not rotated; the score's window is 11.
+A hard set: some of its good images show marks that a person would call defects too, its cracks are a pixel wide here,
+and its largest defects are bands of another brightness, which neither network minds. What this config changes was
+chosen on held-out normal images with defects drawn on them by another process than the training's anomalies (lines,
+spots, stains, rough patches), never on the test images: tiles stand upright, so they are not rotated; the score's
+window is 11.
 """
 
 from configs import default
