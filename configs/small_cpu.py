@@ -13,11 +13,12 @@ Magnetic Tile Defects (759 good images to train on) with 1200 DTD textures; imag
     this config, seed 0                       0.741 0.857 0.641 0.156    17 minutes of one core, Intel Xeon
     the same at 128 px, window 11             0.738 0.857 0.610 0.131    74 minutes of one core, Intel Xeon
 
-(17 minutes by the 0.20 s that a step takes on a core of its own; it ran in 36 beside other work.) A hard set: some of its
-good images show marks that a person would call defects too, its cracks are a pixel wide here, and its largest defects
-are bands of another brightness, which neither network minds. What this config changes was chosen on held-out normal
-images with defects drawn on them by another process than the training's anomalies (lines, spots, stains, rough patches),
-never on the test images: tiles stand upright, so they are not rotated; size and window did best there.
+(17 minutes by the 0.20 s that a step takes on a core of its own; it ran in 36 beside other work.) A hard set: some of
+its good images show marks that a person would call defects too, its cracks are a pixel wide here, and its largest
+defects are bands of another brightness, which neither network minds. What this config changes was chosen on held-out
+normal images with defects drawn on them by another process than the training's anomalies
+(benchmarks/held_out_defects.py), never on the test images: tiles stand upright, so they are not rotated; size and
+window did best there.
 """
 
 from configs import default
