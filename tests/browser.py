@@ -58,13 +58,21 @@ class Browser:
             os.close(end)
         self._buffer, self._count, self._session = b'', 0, None
         try:
-            target = self.send('Target.getTargets')['targetInfos'][0]['targetId']
-            self._session = self.send('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
+            self._session = self.send('Target.attachToTarget', targetId=self._find_page(), flatten=True)['sessionId']
             for domain in ('Page', 'Runtime', 'Log', 'Network'):
                 self.send(f'{domain}.enable')
         except BaseException:
             self.close()
             raise
+
+    def _find_page(self):
+        """Waits for the page, which on a busy machine comes later than other targets."""
+        for _ in range(500):
+            for target in self.send('Target.getTargets')['targetInfos']:
+                if target['type'] == 'page':
+                    return target['targetId']
+            time.sleep(0.02)
+        raise RuntimeError('The browser has opened no page.')
 
     def __enter__(self):
         return self
