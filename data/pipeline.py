@@ -1,6 +1,8 @@
 """Training examples with tf.data: example k is a function of (seed, k) alone."""
 
+import atexit
 import functools
+import weakref
 
 import numpy as np
 import tensorflow as tf
@@ -56,11 +58,27 @@ def examples(images, textures, *, seed, positions, **options):
 def _batches(images, textures, seed, positions, batch_size, options):
     make = functools.partial(synthesis.make_example, images, textures, seed, **options)
     made = positions.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batches = made.batch(batch_size, drop_remainder=True).prefetch(2).as_numpy_iterator()
+    batches = _iterate(made.batch(batch_size, drop_remainder=True).prefetch(2), (images, textures), tf.errors.OpError)
+    _open.add(batches)
+    return batches
+
+
+def _iterate(dataset, banks, tensorflow_error):
     try:
-        yield from batches
-    except tf.errors.OpError:
-        for bank in (images, textures):
+        yield from dataset.as_numpy_iterator()
+    except tensorflow_error:
+        for bank in banks:
             if failure(bank) is not None:
                 raise failure(bank) from None
         raise
+
+
+# TensorFlow's threads take images from Python: while the interpreter shuts down they would wait for it, and it for
+# them.
+_open = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all():
+    for batches in list(_open):
+        batches.close()

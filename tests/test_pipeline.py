@@ -143,3 +143,18 @@ def test_a_file_that_cannot_be_decoded_ends_the_training_by_its_own_error():
     bank = FileImages(['broken.png'], decode, (32, 64))
     with pytest.raises(UserError, match=r'broken\.png'):
         pipeline.examples(bank, TEXTURES, seed=1, positions=range(4))
+
+
+def test_a_program_that_leaves_an_endless_iterator_open_ends():
+    code = (
+        'import numpy as np\n'
+        'from data import pipeline\n'
+        'images = np.zeros((3, 256, 256, 3), np.uint8)\n'
+        'batches = pipeline.training_batches(images, images, seed=1, batch_size=8)\n'
+        'next(batches)'
+    )
+    root = pathlib.Path(pipeline.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=root, check=True, capture_output=True, text=True, timeout=60
+    )
+    assert 'Traceback' not in done.stderr
