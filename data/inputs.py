@@ -196,5 +196,5 @@ def _load_dtd(builder, size, limit, cache, cache_folder):
     shape = (len(wanted), *size, 3)
     if cache == 'memory':
         return in_memory(decode_all(), shape)
-    files = sorted(str(path) for path in pathlib.Path(builder.data_path).iterdir())
+    files = reading.files_of(builder)
     return on_disk(decode_all, shape, identity=['dtd', limit, [stamp(file) for file in files]], folder=cache_folder)

@@ -118,7 +118,7 @@ def load_normals(
         count, files = len(records), [record.image for record in records]
         decoded = functools.partial(map_ahead, decode, records)
     else:
-        count, files = count_examples(builder, 'train'), _files_of(builder)
+        count, files = count_examples(builder, 'train'), files_of(builder)
         decoded = functools.partial(_images, builder, size, antialias)
     all_names = [record.filename for record in records] if is_in_place else [f'train/{index}' for index in range(count)]
     if pinned is None:
@@ -150,7 +150,7 @@ def _images(builder, size, antialias):
         yield example['image']
 
 
-def _files_of(builder):
+def files_of(builder):
     """The files in which TFDS keeps a prepared data set."""
     return sorted(str(path) for path in pathlib.Path(builder.data_path).iterdir() if path.is_file())
 
