@@ -2,11 +2,13 @@
 
     python -m benchmarks.kill_test
     python -m benchmarks.kill_test --kills=5 --out=kill_test.json
+    python -m benchmarks.kill_test --kills=3 --signal=SIGTERM
 
 Runs train.py, in processes of its own, on a tiny drawn data set with a checkpoint every few steps. Each kill is a
 SIGKILL: three of four at a random moment of the training, when saves are under way most of the time, the others while
-the process starts. Every restart must go on from the newest checkpoint on disk, and the last one must end with the same
-bits in parameters, batch statistics and optimizer state, and one log line for each step. Exit code 1 where it does not.
+the process starts. With SIGTERM all of them come during the training, which has to save and leave with 42. Every
+restart must go on from the newest checkpoint on disk, and the last one must end with the same bits in parameters, batch
+statistics and optimizer state, and one log line for each step. Exit code 1 where it does not.
 """
 
 import argparse
@@ -105,8 +107,9 @@ def logged(workdir):
     return [(line['step'], line['loss']) for line in lines if 'loss' in line]
 
 
-def measure(folder, kills, steps, seconds, seed):
-    """Runs it all; a dict of plain values."""
+def measure(folder, kills, steps, seconds, seed, number):
+    """Runs it all, with signal `number`; a dict of plain values."""
+    expected_code = 42 if number == signal.SIGTERM else -number
     draw = random.Random(seed)
     whole, killed, root = folder / 'whole', folder / 'killed', folder / 'data'
     start = time.monotonic()
@@ -118,12 +121,12 @@ def measure(folder, kills, steps, seconds, seed):
     rows, expected_step = [], 0
     while len(rows) < kills:
         training = Training(killed, root, steps)
-        in_training = len(rows) % 4 != 3
+        in_training = number == signal.SIGTERM or len(rows) % 4 != 3
         if in_training:
             training.wait_for_training()
         delay = draw.uniform(0, seconds if in_training else starting_seconds)
         time.sleep(delay)
-        code = training.end(signal.SIGKILL)
+        code = training.end(number)
         first_step, (newest, cut_short) = training.first_step(), steps_on_disk(killed)
         rows.append(
             {
@@ -145,14 +148,14 @@ def measure(folder, kills, steps, seconds, seed):
             flush=True,
         )
         expected_step = newest
-        if code != -signal.SIGKILL:
+        if code != expected_code:
             break  # It ended before its kill.
     training = Training(killed, root, steps)
     code = training.end()
     wanted, found = arrays(whole, steps), arrays(killed, steps)
     return {
         'steps': steps,
-        'kills': sum(row['exit_code'] == -signal.SIGKILL for row in rows),
+        'kills': sum(row['exit_code'] == expected_code for row in rows),
         'saves_cut_short': sum(row['save_cut_short'] for row in rows),
         'wrong_restarts': sum(
             row['went_on_from'] not in (None, row['expected']) or bool(row['complaints']) for row in rows
@@ -173,11 +176,13 @@ def main():
     parser.add_argument('--kills', type=int, default=20)
     parser.add_argument('--steps', type=int, default=600)
     parser.add_argument('--seconds', type=float, default=2.0, help='of training before a kill, at most')
+    parser.add_argument('--signal', choices=('SIGKILL', 'SIGTERM'), default='SIGKILL')
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
     parser.add_argument('--out', help='JSON file')
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(pathlib.Path(folder), options.kills, options.steps, options.seconds, options.seed)
+        number = signal.Signals[options.signal]
+        found = measure(pathlib.Path(folder), options.kills, options.steps, options.seconds, options.seed, number)
     for name, value in found.items():
         if name != 'rows':
             print(f'{name.replace("_", " "):22} {value}')
