@@ -250,6 +250,26 @@ def test_being_asked_to_stop_is_passed_on_and_the_next_start_goes_on(swept, caps
     assert swept.commands('wood/seed_0') == ['train', 'train', 'evaluate']
 
 
+def test_a_slot_that_becomes_free_while_others_are_stopping_stays_free(swept):
+    swept.behave(
+        train="""
+        def leave(*_):
+            time.sleep(0.5 if category == 'metal' else 0)
+            sys.exit(42)
+        signal.signal(signal.SIGTERM, leave)
+        (here / category).touch()
+        while not ((here / 'wood').exists() and (here / 'metal').exists()):
+            time.sleep(0.01)
+        if category == 'wood':
+            os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(30)
+        """
+    )
+    with pytest.raises(Preempted, match='Stopped with 3 of 3 cells left'):
+        swept.run('wood,metal,fabric', slots=({}, {}))
+    assert swept.commands('fabric/seed_0') == []
+
+
 def test_an_evaluation_that_is_stopped_is_left_for_the_next_start(swept):
     swept.behave(evaluate='os.kill(os.getppid(), signal.SIGTERM); time.sleep(30)')
     with pytest.raises(Preempted, match='Stopped with 1 of 1 cells left'):
