@@ -31,6 +31,7 @@ QUICKSTART = f'--config={ROOT}/configs/quickstart.py'
 
 TRAIN = """
 import os, pathlib, signal, sys, time
+sys.path.insert(0, {root!r})
 from absl import flags
 from configs import command_line
 from draem_jax import runs
@@ -50,6 +51,7 @@ command_line.run(main)
 
 EVALUATE = """
 import os, pathlib, signal, sys, time
+sys.path.insert(0, {root!r})
 from draem_jax import results, runs
 
 workdir = sys.argv[1].removeprefix('--workdir=')
@@ -76,7 +78,7 @@ class Sweep:
     def behave(self, train='', evaluate=''):
         for name, script, behaviour in (('train', TRAIN, train), ('evaluate', EVALUATE, evaluate)):
             lines = textwrap.indent(textwrap.dedent(behaviour), '    ' * (script is TRAIN)).strip() or 'pass'
-            (self._scripts / f'{name}.py').write_text(script.format(behaviour=lines))
+            (self._scripts / f'{name}.py').write_text(script.format(behaviour=lines, root=str(ROOT)))
 
     def plan(self, categories='wood,metal', seeds='0', **changes):
         config = quickstart.get_config()
@@ -100,7 +102,8 @@ class Sweep:
 
 @pytest.fixture
 def swept(tmp_path, monkeypatch):
-    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.chdir(tmp_path)  # Where nothing of ours is found by chance.
+    monkeypatch.setenv('PYTHONPATH', '')
     return Sweep(tmp_path)
 
 
@@ -327,6 +330,7 @@ def test_a_log_that_cannot_be_written_to_is_the_failure_of_its_cell(swept, capsy
 def test_all_categories_are_those_of_the_data_set(swept):
     assert [work.cell.category for work in swept.plan('all')] == ['fabric', 'wood', 'metal']
     assert [work.cell.category for work in swept.plan(None)] == ['metal']
+    assert [work.cell.seed for work in swept.plan('wood,wood', '1,2,1')] == [1, 2]
     for name in ('mvtec_ad', 'visa'):
         assert len(data.category_names(name)) == {'mvtec_ad': 15, 'visa': 12}[name]
 
