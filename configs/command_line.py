@@ -24,6 +24,11 @@ def define_config_file():
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['config'])
 
 
+def config_file():
+    """What --config was given: the file, with its argument after a colon; after `define_config_file`."""
+    return config_flags.get_config_filename(flags.FLAGS['config'])
+
+
 def define_config_overrides():
     """--config.section.field=VALUE alone: changes to the config of an existing run, read with `changes`."""
     config_flags.DEFINE_config_dict('config', default.get_config(), 'Changes to the config of the run.')
@@ -54,7 +59,7 @@ def hosts():
 
 
 def changes():
-    """What the command line changes, as {'section.field': value}; after `define_config_overrides`."""
+    """What the command line changes, as {'section.field': value}; after either of the two above."""
     return config_flags.get_override_values(flags.FLAGS['config'])
 
 

@@ -13,6 +13,21 @@ _BUILDERS = {
 }
 
 
+def category_names(name):
+    """The categories of a data set, in its own order; none where it has none, or, as 'folder', cannot know them.
+
+    Raises:
+        UserError: no such name.
+    """
+    return list(_named(name).builder_configs)
+
+
+def _named(name):
+    if name not in _BUILDERS:
+        raise UserError(f"No data set '{name}'. Known: {', '.join(_BUILDERS)}. Change --config.dataset.name.")
+    return _BUILDERS[name]
+
+
 def make_builder(name, category='', root='', **options):
     """The TFDS builder of a data set by name.
 
@@ -30,9 +45,7 @@ def make_builder(name, category='', root='', **options):
     Raises:
         UserError: no such name, category or option, or the files are not as expected.
     """
-    if name not in _BUILDERS:
-        raise UserError(f"No data set '{name}'. Known: {', '.join(_BUILDERS)}. Change --config.dataset.name.")
-    builder = _BUILDERS[name]
+    builder = _named(name)
     if name == 'folder':
         return builder(data_dir=os.path.join(root, category) if root else None, **options)
     categories = list(builder.builder_configs)

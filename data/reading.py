@@ -19,7 +19,10 @@ from draem_jax.files import stamp
 
 def prepare(builder):
     """Draws or downloads what a builder needs; does nothing for files that are read in place."""
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except FileExistsError:  # Another process, such as another seed of a sweep, did the same and was faster.
+        builder.download_and_prepare()
 
 
 def count_examples(builder, split):

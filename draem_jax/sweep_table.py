@@ -79,8 +79,11 @@ def _statistics(name, values):
     return {name: float(np.mean(values)), f'{name}_std': deviation}
 
 
-def markdown(rows):
-    """The rows of `collect` as a Markdown table, in percent: mean +- standard deviation, the paper's in brackets."""
+def markdown(rows, note=None):
+    """The rows of `collect` as a Markdown table, in percent: mean +- standard deviation, the paper's in brackets.
+
+    Below it stands a sentence on how to read it, and then `note`, if there is one.
+    """
     lines = [
         ['category', 'seeds', *results.METRICS],
         *([row['category'], str(row['seeds']), *(_cell(row, name) for name in results.METRICS)] for row in rows),
@@ -88,8 +91,8 @@ def markdown(rows):
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [' | '.join(map(str.ljust, line, widths)) for line in lines]
     padded.insert(1, ' | '.join('-' * width for width in widths))
-    note = 'In percent: mean and standard deviation over seeds; in brackets what the paper prints.'
-    return '\n'.join([*(f'| {line} |' for line in padded), '', note, ''])
+    how = 'In percent: mean and standard deviation over seeds; in brackets what the paper prints.'
+    return '\n'.join([*(f'| {line} |' for line in padded), '', how, *filter(None, [note]), ''])
 
 
 def _cell(row, name):
@@ -101,8 +104,8 @@ def _cell(row, name):
     return text + (f' ({100 * row["published"][name]:.1f})' if name in row['published'] else '')
 
 
-def write(workdir, rows):
-    """Writes table.csv and table.md to the sweep's folder."""
+def write(workdir, rows, note=None):
+    """Writes table.csv and table.md, with the note, to the sweep's folder."""
     flat = [
         {
             **{name: value for name, value in row.items() if name != 'published'},
@@ -111,10 +114,16 @@ def write(workdir, rows):
         for row in rows
     ]
     results.write_csv(pathlib.Path(workdir) / 'table.csv', flat)
-    runs.write_text(pathlib.Path(workdir) / 'table.md', markdown(rows))
+    runs.write_text(pathlib.Path(workdir) / 'table.md', markdown(rows, note))
 
 
 def read_results(cell, step):
     """What the results.json of a run's checkpoint holds, or None while it has not been evaluated."""
     path = runs.evaluation_folder(cell.workdir, step) / 'results.json'
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def read_last_results(cell):
+    """What the results.json of a run's last checkpoint holds, or None until training and evaluation have ended."""
+    step = runs.finished_step(cell.workdir)
+    return None if step is None else read_results(cell, step)

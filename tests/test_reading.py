@@ -86,6 +86,21 @@ def test_a_prepared_data_set_reads_as_the_same_files_in_place_do(builder, tmp_pa
                 np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
+def test_a_data_set_that_another_process_prepares_meanwhile_is_read(builder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Drawn, 'source', builder.data_dir, raising=False)
+    slow, fast = Drawn(data_dir=str(tmp_path / 'kept')), Drawn(data_dir=str(tmp_path / 'kept'))
+    generate = slow._generate_examples
+
+    def generate_too_late(split):
+        yield from generate(split)
+        fast.download_and_prepare()
+
+    monkeypatch.setattr(slow, '_generate_examples', generate_too_late)
+    reading.prepare(slow)
+    found = [example['filename'] for example in reading.read_split(slow, 'test', SIZE)]
+    assert found == [example['filename'] for example in reading.read_split(builder, 'test', SIZE)]
+
+
 def test_files_are_decoded_only_a_bounded_number_ahead(builder, monkeypatch):
     taken = []
     monkeypatch.setattr(reading.os, 'cpu_count', lambda: 1)

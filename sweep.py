@@ -1,0 +1,210 @@
+"""Trains and evaluates a model for each category and seed, and writes the table of all.
+
+    python sweep.py --config=configs/mvtec.py --categories=all --seeds=0,1,2 --devices_per_run=1 \
+        --config.dataset.root=MVTEC_AD --config.dataset.texture_root=DTD/images --workdir=runs/mvtec
+
+Each cell, <workdir>/<category>/seed_<n>/, is train.py and then evaluate.py with the flags given here, in processes of
+their own that write to its log.txt. Started again with the same flags, what is finished is skipped and the rest goes
+on. Failures are collected, the others go on; table.csv and table.md are of all that is finished.
+
+--launcher=local spreads the cells over the devices of this machine, --devices_per_run to each. SIGTERM or Ctrl-C is
+passed on to what runs, which saves and leaves; a second Ctrl-C does not wait for it.
+
+--launcher=slurm makes each cell a job, with --devices_per_run GPUs, and waits for them. Before its time limit, or when
+the cluster signals that it takes the node away, a job saves and queues again. Ctrl-C leaves the jobs where they are;
+started again with the same flags, the sweep waits for them and submits only what is not there.
+
+Exit codes: 0 done; 1 a mistake or a failed cell; 42 asked to stop, start again to go on.
+"""
+
+import json
+import pathlib
+import sys
+
+from absl import flags
+
+import data
+from configs import checks, command_line
+from draem_jax import launchers, sweep_table
+from draem_jax.errors import Preempted, UserError
+from draem_jax.launchers import Work
+
+_SCRIPTS = pathlib.Path(__file__).resolve().parent
+
+
+def main():
+    options = flags.FLAGS
+    checks.check(options.config)
+    arguments = [f'--config={command_line.config_file()}']
+    arguments += [f'--config.{field}={value}' for field, value in command_line.changes().items()]
+    works = plan(options.config, options.workdir, options.categories, options.seeds, arguments)
+    if options.launcher == 'slurm':
+        parameters = slurm_parameters(options)
+        return run(works, options.workdir, lambda rest: launchers.on_cluster(rest, options.workdir, parameters))
+    return run(works, options.workdir, lambda rest: launchers.here(rest, launchers.slots(options.devices_per_run)))
+
+
+def run(works, workdir, launch):
+    """Launches what is not finished and writes the table.
+
+    Args:
+        works: list of `Work`.
+        workdir: directory of the sweep.
+        launch: function of the works that are not finished, which returns what `draem_jax.launchers` says.
+
+    Returns:
+        The exit code: 1 where a cell failed.
+
+    Raises:
+        UserError: the folder of a cell cannot be made.
+        Preempted: cells are left to do. Those that failed have been named.
+    """
+    try:
+        for work in works:
+            work.cell.workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write to --workdir '{workdir}': {error.strerror}, '{error.filename}'.") from error
+    rest = [work for work in works if not work.is_finished()]
+    for work in works:
+        if work not in rest:
+            print(f'{work}: finished before, skipped.')
+    outcomes = launch(rest) if rest else {}
+    left = [work for work in rest if outcomes.get(work, Preempted.exit_code) == Preempted.exit_code]
+    failed = [work for work in rest if work not in left and outcomes[work] != 0]
+    write_table(workdir, [*failed, *left])
+    for work in failed:
+        print(f'Error: {work}: {launchers.describe(work, outcomes[work])}', file=sys.stderr)
+    if left:
+        raise Preempted(f'Stopped with {len(left)} of {len(works)} cells left. Start again to go on.')
+    return int(bool(failed))
+
+
+def write_table(workdir, left_out=()):
+    """Writes and prints the table of all finished cells in a sweep's folder, where there are any."""
+    evaluated = [(cell, sweep_table.read_last_results(cell)) for cell in sweep_table.cells(workdir)]
+    evaluated = [(cell, found) for cell, found in evaluated if found is not None]
+    if evaluated:
+        rows = sweep_table.collect(evaluated)
+        note = f'Left out, for they are not finished: {"; ".join(map(str, left_out))}.' if left_out else None
+        sweep_table.write(workdir, rows, note)
+        print(sweep_table.markdown(rows, note))
+
+
+def plan(config, workdir, categories=None, seeds=None, arguments=(), scripts=_SCRIPTS):
+    """The cells of a sweep, the first seed of all categories first.
+
+    Args:
+        config: ConfigDict with the fields of configs/default.py.
+        workdir: directory of the sweep.
+        categories: 'all' the data set has, or names with commas between; None for the config's own.
+        seeds: numbers with commas between; None for the config's own.
+        arguments: what train.py is given to arrive at `config`.
+        scripts: folder of train.py and evaluate.py.
+
+    Returns:
+        List of `Work`.
+
+    Raises:
+        UserError: no such category, no such seed, or a value that a config may not hold.
+    """
+    folders = {}
+    for category in parse_categories(config.dataset, categories):
+        name = folder_name(config.dataset.name, category)
+        if name in folders:
+            raise UserError(f"'{folders[name]}' and '{category}' would share the folder '{name}' of the sweep.")
+        folders[name] = category
+    works = []
+    for seed in parse_seeds(config.training, seeds):
+        for name, category in folders.items():
+            own = config.copy_and_resolve_references()
+            own.dataset.category, own.training.seed = category, seed
+            checks.check(own)
+            folder = pathlib.Path(workdir) / name / f'seed_{seed}'
+            train = [sys.executable, str(scripts / 'train.py'), *arguments, f'--workdir={folder}']
+            train += [f'--config.dataset.category={category}', f'--config.training.seed={seed}']
+            evaluate = [sys.executable, str(scripts / 'evaluate.py'), f'--workdir={folder}']
+            values = json.loads(json.dumps(own.to_dict()))  # As it is read back.
+            works.append(Work(sweep_table.Cell(name, seed, folder), values, train, evaluate))
+    return works
+
+
+def parse_seeds(training, text):
+    """The numbers that --seeds names, each once."""
+    if text is None:
+        return [training.seed]
+    parts = [part.strip() for part in text.split(',')]
+    if not all(part.isdecimal() for part in parts):
+        raise UserError(f"--seeds='{text}': expected whole numbers with commas between, such as 0,1,2.")
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def parse_categories(dataset, text):
+    """The categories that --categories names, each once and known to the data set; of 'folder' any folder may be."""
+    if text is None:
+        return [dataset.category]
+    known = data.category_names(dataset.name)
+    if text == 'all' and known:
+        return known
+    wanted = list(dict.fromkeys(part.strip() for part in text.split(',')))
+    if dataset.name == 'folder' and 'all' not in wanted and all(wanted):
+        return wanted
+    for category in wanted:
+        if category not in known:
+            hint = ', '.join(known) or 'none; leave the flag out'
+            if dataset.name == 'folder':
+                hint = 'none by itself; name folders below --config.dataset.root, with commas between'
+            raise UserError(f"--categories={text}: '{dataset.name}' has no category '{category}'. Known: {hint}.")
+    return wanted
+
+
+def folder_name(dataset, category):
+    """What a category's folder in the sweep is called, on one level: 'a/b' is a_b, no category the data set's name.
+
+    Raises:
+        UserError: the category is a path that leads out of the data set.
+    """
+    path = pathlib.PurePath(category)
+    if path.is_absolute() or '..' in path.parts or (category and not path.parts):
+        raise UserError(f"The category '{category}' is no folder below --config.dataset.root.")
+    return '_'.join(path.parts) or dataset
+
+
+def slurm_parameters(options):
+    """The flags as submitit has them.
+
+    Raises:
+        UserError: --slurm_options cannot be understood.
+    """
+    further = dict(part.strip().partition('=')[::2] for part in options.slurm_options)
+    if not all(key and value for key, value in further.items()):
+        raise UserError(
+            f'--slurm_options={",".join(options.slurm_options)}: expected options of sbatch, key=value with commas '
+            'between, such as account=vision,qos=long.'
+        )
+    given = {
+        'name': 'sweep',
+        'timeout_min': options.slurm_minutes,
+        'gpus_per_node': options.devices_per_run or None,
+        'cpus_per_task': options.slurm_cpus,
+        'mem_gb': options.slurm_memory_gb,
+        'slurm_partition': options.slurm_partition,
+        'slurm_additional_parameters': further,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+if __name__ == '__main__':
+    command_line.define_config_file()
+    flags.DEFINE_string('workdir', None, 'Directory of the sweep.', required=True)
+    flags.DEFINE_string('categories', None, "'all', or names with commas between. The config's own by default.")
+    flags.DEFINE_string('seeds', None, "Numbers with commas between. The config's own by default.")
+    flags.DEFINE_enum('launcher', 'local', ('local', 'slurm'), 'Where the cells run.')
+    flags.DEFINE_integer(
+        'devices_per_run', 0, 'Devices of a run; 0: all of this machine, and with slurm no GPU is asked for.', 0
+    )
+    flags.DEFINE_string('slurm_partition', None, 'Partition.')
+    flags.DEFINE_integer('slurm_minutes', 24 * 60, 'Time limit of a job, which queues again when it is up.', 1)
+    flags.DEFINE_integer('slurm_cpus', 8, 'CPU cores of a job.', 1)
+    flags.DEFINE_integer('slurm_memory_gb', None, "Memory of a job; the cluster's default where it is left out.", 1)
+    flags.DEFINE_list('slurm_options', [], "Further options of sbatch, such as 'account=vision,qos=long'.")
+    command_line.run(main)
