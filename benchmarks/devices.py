@@ -3,8 +3,10 @@
     python -m benchmarks.devices
     python -m benchmarks.devices --devices=1,2,4 --steps=20 --out=devices.json
 
-On a CPU the devices are virtual: processes of their own see the same cores as so many devices. The losses of the first
-steps are compared with those of one device. Then, in one process of two devices, the update mapped over both is timed
+On a CPU the devices are virtual: processes of their own see the same cores as so many devices. The losses of some steps
+are compared with those of one device, from the first step on and from a later one. At the first, gradients of many
+parameters are little more than rounding, and Adam turns each into a whole step, so that the order of a sum decides on
+its sign; later that has passed. Then, in one process of two devices, the update mapped over both is timed
 against the plain jitted update on one, at the same global batch, in turns; and the two things that only the former has:
 an all-reduce of the gradients, and one of each batch normalisation's statistics.
 """
@@ -15,46 +17,61 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 
 def make(size, widths, batch_size, *, axis_name):
-    """(networks, optimizer, initial state, batches) at a size; the examples are drawn noise with smooth shapes."""
-    import numpy as np
-
+    """(networks, optimizer, initial state, batches from some step on): the quickstart's, at a size."""
+    from configs import command_line, quickstart  # noqa: F401  The former keeps TensorFlow quiet.
+    from data import inputs, pipeline
     from draem_jax import networks, training
 
+    config = quickstart.get_config()
+    config.dataset.image_size = (size, size)
     model = networks.make_model(
         reconstructive_width=widths[0], discriminative_width=widths[1], dtype='float32', axis_name=axis_name
     )
-    schedule = training.make_schedule(1000, learning_rate=1e-4, decay_factor=0.2, decay_at=(0.8, 0.9))
-    optimizer = training.make_optimizer(schedule)
+    optimizer = training.make_optimizer(training.make_schedule(10000, **config.optimizer))
     state = training.init_state(networks.init_variables(model, (size, size), seed=0), optimizer)
+    loaded = inputs.load(**config.dataset)
 
-    def batch(k):
-        random = np.random.default_rng(k)
+    def batches(first_batch):
+        return pipeline.training_batches(
+            loaded.normals,
+            loaded.textures,
+            seed=0,
+            batch_size=batch_size,
+            first_batch=first_batch,
+            **config.synthesis,
+        )
 
-        def smooth(channels):
-            coarse = random.integers(0, 256, (batch_size, size // 8, size // 8, channels), np.uint8)
-            return coarse.repeat(8, 1).repeat(8, 2)
-
-        return {'image': smooth(3), 'augmented': smooth(3), 'mask': (smooth(1) > 200).astype(np.uint8)}
-
-    return model, optimizer, state, batch
+    return model, optimizer, state, batches
 
 
-def losses(size, widths, batch_size, steps):
-    """The loss of each of the first steps, over all devices that JAX sees."""
+def losses(size, widths, batch_size, steps, state_file, *, saves=False):
+    """The loss of each of `steps` steps, over all devices that JAX sees, from the state in a file or from the start.
+
+    With `saves` the last state is written to the file.
+    """
     import jax
+    import numpy as np
 
     from draem_jax import devices, training
 
-    model, optimizer, state, batch = make(size, widths, batch_size, axis_name=devices.AXIS)
+    model, optimizer, state, batches = make(size, widths, batch_size, axis_name=devices.AXIS)
+    leaves, structure = jax.tree.flatten(state)
+    if os.path.exists(state_file):
+        with np.load(state_file) as arrays:
+            state = structure.unflatten([arrays[str(k)] for k in range(len(leaves))])
     update = devices.parallel_update(training.make_update(model, optimizer))
-    state, found = devices.replicate(state), []
-    for k in range(steps):
-        state, metrics, _ = update(state, devices.split(batch(k)))
+    found, fed = [], devices.prefetch(batches(int(state.step)))
+    state = devices.replicate(state)
+    for _ in range(steps):
+        state, metrics, _ = update(state, next(fed))
         found.append(float(jax.device_get(metrics['loss'])))
+    if saves:
+        np.savez(state_file, **{str(k): leaf for k, leaf in enumerate(jax.tree.leaves(jax.device_get(state)))})
     return found
 
 
@@ -65,14 +82,15 @@ def ratio(size, widths, batch_size, repeats):
     from draem_jax import devices, training
 
     states, updates = {}, {}
-    model, optimizer, state, batch = make(size, widths, batch_size, axis_name=devices.AXIS)
+    model, optimizer, state, batches = make(size, widths, batch_size, axis_name=devices.AXIS)
+    batch = next(batches(0))
     mapped = devices.parallel_update(training.make_update(model, optimizer))
-    split = next(iter(devices.prefetch([batch(0)])))
+    split = next(devices.prefetch([batch]))
     states['mapped'], updates['mapped'] = devices.replicate(state), lambda state: mapped(state, split)[:2]
 
     # On one device an average over devices is what it is given.
-    model, optimizer, state, _ = make(size, widths, batch_size, axis_name=None)
-    whole = jax.device_put(batch(0), jax.devices()[0])
+    model = model.clone(axis_name=None)
+    whole = jax.device_put(batch, jax.devices()[0])
     averaging, devices.average = devices.average, lambda tree: tree
     plain = jax.jit(training.make_update(model, optimizer), donate_argnums=0)
     states['jitted'], updates['jitted'] = jax.device_put(state, jax.devices()[0]), lambda state: plain(state, whole)
@@ -107,23 +125,44 @@ def main():
     parser.add_argument('--steps', type=int, default=20, help='whose losses are compared')
     parser.add_argument('--repeats', type=int, default=30, help='of the timed steps')
     parser.add_argument('--out', help='JSON file')
-    parser.add_argument('--part', choices=('losses', 'ratio'), help=argparse.SUPPRESS)
+    parser.add_argument('--later', type=int, default=300, help='the later step from which on losses are compared')
+    parser.add_argument('--part', choices=('losses', 'warm', 'ratio'), help=argparse.SUPPRESS)
+    parser.add_argument('--state', default='', help=argparse.SUPPRESS)
     options = parser.parse_args()
-    widths = tuple(map(int, options.widths.split(',')))
-    if options.part:
-        measure, last = (losses, options.steps) if options.part == 'losses' else (ratio, options.repeats)
-        print(json.dumps(measure(options.size, widths, options.batch, last)))
-        return
-    handed_on = [f'--{name}={getattr(options, name)}' for name in ('size', 'widths', 'batch', 'steps', 'repeats')]
+    setting = (options.size, tuple(map(int, options.widths.split(','))), options.batch)
+    if options.part == 'ratio':
+        print(json.dumps(ratio(*setting, options.repeats)))
+    elif options.part:
+        steps = options.later if options.part == 'warm' else options.steps
+        print(json.dumps(losses(*setting, steps, options.state, saves=options.part == 'warm')))
+    else:
+        compare(options)
+
+
+def compare(options):
+    """Prints what this file is for."""
+    handed_on = [
+        f'--{name}={getattr(options, name)}' for name in ('size', 'widths', 'batch', 'steps', 'repeats', 'later')
+    ]
     counts = [int(count) for count in options.devices.split(',')]
-    by_count = {count: in_a_process(count, '--part=losses', *handed_on) for count in counts}
-    reference = by_count[counts[0]]
     print(f'{options.steps} steps of {options.batch} images of {options.size} px, widths {options.widths}, float32')
-    found = {'losses': by_count, 'largest_relative_difference': {}}
-    for count, values in by_count.items():
-        difference = max(abs(value - one) / one for value, one in zip(values, reference, strict=True))
-        found['largest_relative_difference'][count] = difference
-        print(f'{count} devices: last loss {values[-1]:.7g}, largest difference to {counts[0]}: {difference:.2e}')
+    found = {'losses': {}, 'largest_relative_difference': {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for first in (0, options.later):
+            state = f'--state={folder}/{first}.npz'
+            if first:
+                in_a_process(1, '--part=warm', state, *handed_on)
+            by_count = {count: in_a_process(count, '--part=losses', state, *handed_on) for count in counts}
+            reference = by_count[counts[0]]
+            for count, values in by_count.items():
+                differences = [abs(value - one) / one for value, one in zip(values, reference, strict=True)]
+                found['losses'][f'{count} from {first}'] = values
+                found['largest_relative_difference'][f'{count} from {first}'] = max(differences)
+                print(
+                    f'from step {first}, {count} devices: first loss {values[0]:.7g}, last {values[-1]:.7g}, differs '
+                    f'from that of {counts[0]} by {differences[0]:.1e} at first and {max(differences):.1e} at most',
+                    flush=True,
+                )
     found['seconds'] = in_a_process(2, '--part=ratio', *handed_on)
     for name, seconds in found['seconds'].items():
         least, median, most = (1000 * value for value in (min(seconds), statistics.median(seconds), max(seconds)))
