@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 
+LEARNING_RATE = 1e-4  # the paper's
+
 
 def make(size, widths, batch_size, *, axis_name):
     """(networks, optimizer, initial state, batches from some step on): the quickstart's, at a size."""
@@ -32,7 +34,7 @@ def make(size, widths, batch_size, *, axis_name):
     model = networks.make_model(
         reconstructive_width=widths[0], discriminative_width=widths[1], dtype='float32', axis_name=axis_name
     )
-    optimizer = training.make_optimizer(training.make_schedule(10000, **config.optimizer))
+    optimizer = training.make_optimizer(LEARNING_RATE)
     state = training.init_state(networks.init_variables(model, (size, size), seed=0), optimizer)
     loaded = inputs.load(**config.dataset)
 
@@ -125,7 +127,7 @@ def main():
     parser.add_argument('--steps', type=int, default=20, help='whose losses are compared')
     parser.add_argument('--repeats', type=int, default=30, help='of the timed steps')
     parser.add_argument('--out', help='JSON file')
-    parser.add_argument('--later', type=int, default=300, help='the later step from which on losses are compared')
+    parser.add_argument('--later', type=int, default=600, help='the later step from which on losses are compared')
     parser.add_argument('--part', choices=('losses', 'warm', 'ratio'), help=argparse.SUPPRESS)
     parser.add_argument('--state', default='', help=argparse.SUPPRESS)
     options = parser.parse_args()
