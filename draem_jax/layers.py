@@ -1,7 +1,7 @@
 """The three operations that DRAEM's networks are made of, with gradients that are fast on every backend.
 
 XLA's own gradients of these are correct; on a CPU the one of max pooling is some twenty times slower than
-what is written here, and the one of a wide convolution's kernel up to four times.
+what is written here, and the one of a convolution's kernel up to four times.
 """
 
 import functools
@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Below this many input or output channels the matrix products are too thin to gain anything.
-_WIDE = 128
+# What a part of the images may take, in bytes, for the kernel's gradient: it is read again and again, so it has to stay
+# in a core's second cache; and from which size on parts are faster than XLA's own gradient.
+_PART_BYTES = 2**19
+_PARTED_FROM = 2**21
 
 
 @jax.custom_vjp
@@ -81,7 +83,7 @@ def _upsample_axis(x, axis):
 
 def convolve(x, kernel, *args, **kwargs):
     """`lax.conv_general_dilated`, for `nn.Conv(conv_general_dilated=...)`; on a CPU with a faster kernel gradient."""
-    if jax.default_backend() == 'cpu' and kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= _WIDE:
+    if jax.default_backend() == 'cpu' and kernel.shape[:2] == (3, 3):
         return _convolve3x3(x, kernel)
     return lax.conv_general_dilated(x, kernel, *args, **kwargs)
 
@@ -102,14 +104,52 @@ def _convolve3x3_forward(x, kernel):
 def _convolve3x3_backward(saved, gradient):
     x, kernel = saved
     (input_gradient,) = jax.linear_transpose(lambda x: _same_convolution(x, kernel), x)(gradient)
-    # The kernel's gradient at offset (i, j) is the product of the image shifted by (i, j) and the output's gradient.
+    if max(x.nbytes, gradient.nbytes) < _PARTED_FROM:
+        (kernel_gradient,) = jax.linear_transpose(lambda kernel: _same_convolution(x, kernel), kernel)(gradient)
+    elif kernel.shape[2] > kernel.shape[3]:
+        # Seen from the output the image is shifted the other way; the side with more channels takes the part of a
+        # kernel in the products below, where channels are what is cheap.
+        kernel_gradient = _correlate3x3(gradient, x)[::-1, ::-1].transpose(0, 1, 3, 2)
+    else:
+        kernel_gradient = _correlate3x3(x, gradient)
+    return input_gradient, kernel_gradient.astype(kernel.dtype)
+
+
+def _correlate3x3(x, gradient):
+    """Sums of products of the pixels of `x`, shifted by -1 to 1 either way, and those of `gradient`.
+
+    It is a convolution of which the gradient is the kernel, as large as the image: in parts of a few rows of one image.
+
+    Args:
+        x: [B, H, W, C].
+        gradient: [B, H, W, O].
+
+    Returns:
+        [3, 3, C, O] float32.
+    """
     B, H, W, C = x.shape
+    rows = H
+    while rows % 2 == 0 and rows * gradient.nbytes // (B * H) > _PART_BYTES:
+        rows //= 2
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    flat_gradient = gradient.reshape(B * H * W, -1)
-    rows = [
-        padded[:, i : i + H, j : j + W, :].reshape(B * H * W, C).T @ flat_gradient for i in range(3) for j in range(3)
-    ]
-    return input_gradient, jnp.stack(rows).reshape(kernel.shape)
+
+    def add_part(total, part):
+        image, top = part // (H // rows), part % (H // rows) * rows
+        pixels = lax.dynamic_slice(padded, (image, top, 0, 0), (1, rows + 2, W + 2, C))
+        weights = lax.dynamic_slice(gradient, (image, top, 0, 0), (1, rows, W, gradient.shape[3]))
+        total += lax.conv_general_dilated(
+            pixels.transpose(3, 1, 2, 0),  # Channels in the place of images, and one channel.
+            weights.transpose(1, 2, 0, 3),
+            (1, 1),
+            'VALID',
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+            preferred_element_type=jnp.float32,
+        )
+        return total, None
+
+    start = jnp.zeros((C, 3, 3, gradient.shape[3]), jnp.float32)
+    total, _ = lax.scan(add_part, start, jnp.arange(B * H // rows))
+    return total.transpose(1, 2, 0, 3)
 
 
 _convolve3x3.defvjp(_convolve3x3_forward, _convolve3x3_backward)
