@@ -48,7 +48,19 @@ _WATCH_SECONDS = 10
 
 
 def main():
-    workdir, step = flags.FLAGS.workdir, flags.FLAGS.step
+    workdir, step, hosts = flags.FLAGS.workdir, flags.FLAGS.step, command_line.hosts()
+    if hosts is not None:
+        if sweep_table.cells(workdir) or flags.FLAGS.watch:
+            raise UserError('A sweep is evaluated in one process, and so is --watch: leave out the flags of several.')
+        devices.connect(**hosts)
+    with devices.explaining_lost_processes():
+        exit_code = run_asked(workdir, step)
+        devices.wait_for_all('the end')
+    return exit_code
+
+
+def run_asked(workdir, step):
+    """What the flags ask for; returns the exit code."""
     if sweep_table.cells(workdir):
         if step is not None or flags.FLAGS.watch:
             raise UserError('Of a sweep the last checkpoint of each run is evaluated: leave out --step and --watch.')
@@ -87,7 +99,8 @@ def run_all(workdir, changes=None):
     evaluate = make_evaluate(workdir, changes)
     for step in checkpoints.list_steps(workdir, needs_some=True):
         evaluate(step)
-    print(f'Curve over the checkpoints: {report.write_curve(workdir)}')
+    if devices.is_main():
+        print(f'Curve over the checkpoints: {report.write_curve(workdir)}')
 
 
 def best_step(workdir):
@@ -107,7 +120,8 @@ def best_step(workdir):
             'steps of checkpoints.'
         )
     best = max(candidates, key=validated.get)
-    print(f'Step {best} has the highest validation pixel AP, {validated[best]:.3f}, of {len(candidates)} on disk.')
+    if devices.is_main():
+        print(f'Step {best} has the highest validation pixel AP, {validated[best]:.3f}, of {len(candidates)} on disk.')
     return best
 
 
@@ -168,7 +182,10 @@ def watch(workdir, changes=None, every_seconds=_WATCH_SECONDS):
 
 
 def make_evaluate(workdir, changes=None):
-    """Gets ready what all checkpoints of a run share: evaluate(step or None) -> what results.json holds."""
+    """Gets ready what all checkpoints of a run share: evaluate(step or None) -> what results.json holds.
+
+    Of several processes one writes, and gets it back; the others, which help to predict, get None.
+    """
     own = runs.read_config(workdir)
     config = checks.of_run(own, changes or {})
     dataset, options = config.dataset, config.evaluation
@@ -191,6 +208,7 @@ def make_evaluate(workdir, changes=None):
 
     def evaluate(step=None):
         step, variables = checkpoints.restore_variables(workdir, networks.variable_shapes(model, size), step)
+        variables = devices.replicate(variables)
         read_all_files()
         calibrated, note = calibration.find(workdir, step=step, score_window=options.score_window, tile=0)
         folder = runs.evaluation_folder(workdir, step)
@@ -198,6 +216,9 @@ def make_evaluate(workdir, changes=None):
         for category, test in tests.items():
             batches = reading.padded_batches(test.read(), options.batch_size)
             total = -(-test.count // options.batch_size)
+            if not devices.is_main():
+                evaluation.help_predict(predict, variables, batches)
+                continue
             progress = tqdm(batches, f'Step {step} {category}', total, unit='batch', leave=False, disable=None)
             about = {
                 'step': step,
@@ -218,6 +239,8 @@ def make_evaluate(workdir, changes=None):
             for line in filter(None, [f'{category}:' if is_unified else None, test.note]):
                 print(line)
             print(results.table(found[category]))
+        if not devices.is_main():
+            return None
         print(f'Results and pictures: {folder}')
         if len(tests) == 1:
             return found[dataset.category]
@@ -350,6 +373,7 @@ def versions():
 
 if __name__ == '__main__':
     command_line.define_config_overrides()
+    command_line.define_hosts()
     flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
     flags.DEFINE_string(
         'step',
@@ -358,4 +382,4 @@ if __name__ == '__main__':
         'normal images with simulated anomalies. The newest by default.',
     )
     flags.DEFINE_bool('watch', False, 'Evaluate each new checkpoint until the training, elsewhere, has ended.')
-    command_line.run(main)
+    command_line.run(main, leave=devices.leave)

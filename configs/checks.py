@@ -39,6 +39,7 @@ _RULES = {
     'optimizer.warmup_steps': _at_least_0,
     'training.seed': (lambda value: 0 <= value < 2**31 - 3, 'in [0, 2^31 - 3)'),  # Those above are others' seeds.
     'training.batch_size': _at_least_1,
+    'training.accumulation_slices': _at_least_1,
     'training.epochs': _at_least_1,
     'training.steps': _at_least_0,
     'training.log_every_steps': _at_least_0,

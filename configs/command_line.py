@@ -29,18 +29,43 @@ def define_config_overrides():
     config_flags.DEFINE_config_dict('config', default.get_config(), 'Changes to the config of the run.')
 
 
+def define_hosts():
+    """The flags of a run in several processes; read them with `hosts`."""
+    flags.DEFINE_bool(
+        'distributed',
+        False,
+        'Run as one of several processes, of which the environment knows: SLURM, Open MPI, Kubernetes or Cloud TPU.',
+    )
+    flags.DEFINE_string('coordinator', None, 'Elsewhere: host:port on which process 0 listens.')
+    flags.DEFINE_integer('process_count', None, 'Elsewhere: how many processes there are.', lower_bound=1)
+    flags.DEFINE_integer('process_index', None, 'Elsewhere: which of them this is, from 0.', lower_bound=0)
+    flags.DEFINE_integer(
+        'heartbeat_timeout', 100, 'Seconds after which a silent process counts as dead, and all end.', lower_bound=1
+    )
+
+
+def hosts():
+    """The arguments of `draem_jax.devices.connect`, or None for a single process; after `define_hosts`."""
+    values = flags.FLAGS
+    named = {name: values[name].value for name in ('coordinator', 'process_count', 'process_index')}
+    if not values.distributed and all(value is None for value in named.values()):
+        return None
+    return {**named, 'heartbeat_timeout_seconds': values.heartbeat_timeout}
+
+
 def changes():
     """What the command line changes, as {'section.field': value}; after `define_config_overrides`."""
     return config_flags.get_override_values(flags.FLAGS['config'])
 
 
-def run(main, *, takes_arguments=False):
+def run(main, *, takes_arguments=False, leave=sys.exit):
     """Parses the flags, calls `main` and ends the process with the exit code it returns (None is 0).
 
     Args:
         main: function without arguments; with `takes_arguments`, of a list of strings.
         takes_arguments: whether the command line may hold what is no flag, such as the names of files, before, between
             and after the flags. What follows `--` is no flag whatever it starts with.
+        leave: what ends the process after an error, given its exit code.
     """
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
 
@@ -50,7 +75,7 @@ def run(main, *, takes_arguments=False):
         try:
             return main(arguments[1:]) if takes_arguments else main()
         except UserError as error:
-            return _fail(str(error), error.exit_code)
+            return _fail(str(error), error.exit_code, leave)
         except Preempted as reason:
             print(reason)
             return reason.exit_code
@@ -80,6 +105,6 @@ def _one_line(error):
     return lines[-1] if lines else type(error).__name__
 
 
-def _fail(line, exit_code=1):
+def _fail(line, exit_code=1, leave=sys.exit):
     print(f'Error: {line}', file=sys.stderr)
-    sys.exit(exit_code)
+    leave(exit_code)

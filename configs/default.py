@@ -141,6 +141,9 @@ def get_config(arg='official'):
     config.training.seed = 0
     # Examples per step over all devices; official: 8.
     config.training.batch_size = 8
+    # Cut each device's examples into so many slices that pass one after the other: the memory of one, the gradient of
+    # all. Batch statistics are then those of a slice (over all devices), so more slices are another training.
+    config.training.accumulation_slices = 1
     # Length in epochs of ceil(images / batch_size) steps; paper and official: 700.
     config.training.epochs = 700
     # Length in steps; where it is not 0 it takes the place of epochs.

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from draem_jax import devices
 from draem_jax.errors import UserError
 from draem_jax.training import TrainState
 
@@ -88,10 +89,12 @@ def restore_newest_state(manager, template):
         UserError: all are damaged, or of networks of other shapes.
     """
     step, state, damaged = _newest_intact(manager, lambda step: restore_state(manager, template, step))
-    for error, damaged_step in damaged:
+    devices.wait_for_all('the checkpoints are read')  # Before one process moves those that are damaged.
+    for error, damaged_step in damaged if devices.is_main() else ():
         aside = _put_aside(pathlib.Path(manager.directory), damaged_step)
         _warn(f"{error} It is put aside, to '{aside}', and step {step} taken instead.")
     if damaged:
+        devices.wait_for_all('damaged checkpoints are put aside')
         manager.reload()
     return state
 
@@ -255,4 +258,5 @@ def _first_line(error):
 
 
 def _warn(line):
-    print(line, file=sys.stderr)
+    if devices.is_main():
+        print(line, file=sys.stderr)

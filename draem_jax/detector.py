@@ -95,7 +95,7 @@ def load(run, step=None, *, threshold=None, pixel_threshold=None, tile=0, batch_
         batch_size = 1 if jax.default_backend() == 'cpu' else usual_batch_size
     return Detector(
         _predictor(model, score_window),
-        variables,
+        devices.replicate(variables),
         step=step,
         image_size=image_size,
         antialias=antialias,

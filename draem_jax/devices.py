@@ -1,8 +1,18 @@
-"""The one place that knows how work is spread over devices (today: `jax.pmap`)."""
+"""The one place that knows how work is spread over devices and over the processes of several hosts.
 
+Today that is `jax.pmap`. Every process holds the whole state on each of its devices, makes its part of each batch, and
+gets the same results as all others; so a loop is written once, and looks the same on one device and on many hosts.
+"""
+
+import contextlib
 import os
+import sys
 
 import jax
+import numpy as np
+from jax import lax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from draem_jax.errors import UserError
 
@@ -10,62 +20,210 @@ AXIS = 'devices'  # the name of the mapped axis: for pmean, and for BatchNorm(ax
 
 
 def count():
-    """The number of devices of this process."""
-    return jax.local_device_count()
+    """The number of devices of all processes."""
+    return jax.device_count()
+
+
+def process_count():
+    """How many processes take part; 1 unless `connect` was called."""
+    return jax.process_count()
+
+
+def process_index():
+    """Which of them this is, from 0."""
+    return jax.process_index()
+
+
+def is_main():
+    """Whether this process is the one that writes logs, results and everything else that is written once."""
+    return jax.process_index() == 0
+
+
+def connect(*, coordinator=None, process_count=None, process_index=None, heartbeat_timeout_seconds=100):
+    """Makes this process one of several that train or evaluate together; before anything else that touches JAX.
+
+    Args:
+        coordinator: 'host:port' where process 0 listens. With None, and no number either, the environment is asked:
+            SLURM, Open MPI, Kubernetes and Cloud TPU tell each process who takes part.
+        process_count: number of processes.
+        process_index: which one this is, from 0.
+        heartbeat_timeout_seconds: after how long without a sign of life a process counts as dead, and all others end.
+
+    Raises:
+        UserError: the others cannot be found.
+    """
+    given = [value is not None for value in (coordinator, process_count, process_index)]
+    if any(given) and not all(given):
+        raise UserError(
+            'Without an environment that knows them, a process needs --coordinator, --process_count and '
+            '--process_index together.'
+        )
+    # JAX's own way to agree on a step to stop at would keep SIGTERM to itself where nothing asks it.
+    jax.config.update('jax_enable_preemption_service', False)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            process_count,
+            process_index,
+            cluster_detection_method='deactivate' if all(given) else None,
+            heartbeat_timeout_seconds=heartbeat_timeout_seconds,
+        )
+    except (ValueError, TypeError, RuntimeError) as error:
+        hint = (
+            ''
+            if all(given)
+            else (
+                ' --distributed asks the environment (SLURM, Open MPI, Kubernetes, Cloud TPU); elsewhere say '
+                '--coordinator=HOST:PORT --process_count=N --process_index=I.'
+            )
+        )
+        raise UserError(f'This process cannot connect to the others: {_first_line(error)}{hint}') from error
+
+
+def leave(code):
+    """Ends this process after an error. Of several processes at once: the usual way out waits for all the others."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def explaining_lost_processes():
+    """Turns what JAX raises in the `with` block when another process is gone into a UserError."""
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # The latter from the transport below.
+        if process_count() == 1 or isinstance(error, UserError):
+            raise
+        raise UserError(
+            f'Another process is gone: {_first_line(error)} Start all of them again with the same flags to go on from '
+            'the newest checkpoint.'
+        ) from error
+
+
+def wait_for_all(name):
+    """Returns once every process has come here; `name` says where, for the error of one that comes elsewhere."""
+    if process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def check_same(value, what, question):
+    """Raises UserError, with the question for its likely cause, unless all processes have the same number, or none."""
+    if process_count() > 1:
+        values = multihost_utils.process_allgather(np.int64(-1 if value is None else value)).tolist()
+        if len(set(values)) > 1:
+            raise UserError(f'The processes do not agree on {what}: {values} (-1: none). {question}')
 
 
 def parallel_update(update):
-    """`update(state, batch) -> (state, metrics)` over all devices; the state keeps its shape and is donated.
+    """An update over all devices of all processes.
 
-    The batch has a leading axis of devices ([D, B/D, ...], see `split`), the state and the metrics have none.
-    Inside, `average` equalises values over the devices.
+    Args:
+        update: update(state, batch) -> (state, metrics); inside it `average` equalises values over the devices.
+
+    Returns:
+        run(state, batch, asks_to_stop=False) -> (state, metrics, stops). The state keeps its shape, and is donated; it
+        comes fastest as `replicate` gives it. The batch has a leading axis of this process's devices ([d, B/D, ...],
+        see `split`). `stops` is the same in all processes at the same step: of a single process what it asks; of
+        several whether any asked in the step before, for it travels with the step.
     """
-    return jax.pmap(update, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=0)
+
+    def mapped(state, batch, asks_to_stop):
+        state, metrics = update(state, batch)
+        return state, metrics, lax.psum(asks_to_stop, AXIS)
+
+    several = jax.pmap(mapped, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0)
+    single = jax.pmap(update, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+    answer = np.float32(0)
+
+    def run(state, batch, asks_to_stop=False):
+        nonlocal answer
+        if process_count() == 1:
+            return *single(state, batch), asks_to_stop
+        stops, (state, metrics, answer) = answer, several(state, batch, np.float32(asks_to_stop))
+        return state, metrics, bool(stops > 0)
+
+    return run
 
 
 def parallel_predict(predict):
-    """`predict(variables, batch) -> outputs` over all devices; batch and outputs have a leading axis of devices."""
-    return jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0))
+    """`predict(variables, images) -> outputs` over all devices of all processes, for `predict_batch`."""
+    if process_count() == 1:
+        return jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0))
+
+    def mapped(variables, images):
+        return lax.all_gather(predict(variables, images), AXIS)
+
+    return jax.pmap(mapped, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
 
 
 def average(tree):
     """The mean of every leaf over the devices; only inside a mapped function."""
-    return jax.lax.pmean(tree, AXIS)
+    return lax.pmean(tree, AXIS)
 
 
 def extremes(values):
     """The smallest and the largest value on all devices; only inside a mapped function."""
-    return jax.lax.pmin(values.min(), AXIS), jax.lax.pmax(values.max(), AXIS)
+    return lax.pmin(values.min(), AXIS), lax.pmax(values.max(), AXIS)
+
+
+def replicate(tree):
+    """A tree of arrays on each device of this process, in the form in which the mapped functions take and give it."""
+    return jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec()))
 
 
 def split(batch):
-    """[B, ...] -> [D, B/D, ...] for every leaf."""
-    devices = count()
+    """[b, ...] -> [d, b/d, ...] for every leaf, over the d devices of this process."""
+    devices = jax.local_device_count()
     return jax.tree.map(lambda leaf: leaf.reshape(devices, leaf.shape[0] // devices, *leaf.shape[1:]), batch)
 
 
 def join(batch):
-    """[D, B/D, ...] -> [B, ...] for every leaf: the inverse of `split`."""
+    """[d, b/d, ...] -> [b, ...] for every leaf: the inverse of `split`."""
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
 
 
+def prefetch(batches):
+    """Batches as `split` gives them, on the devices, one ahead: the next one travels while a step computes.
+
+    Args:
+        batches: iterable of dicts of NumPy arrays [b, ...], this process's part of each batch.
+    """
+    waiting = None
+    for batch in batches:
+        arriving = jax.device_put(split(batch), NamedSharding(_mesh(), PartitionSpec(AXIS)))
+        if waiting is not None:
+            yield waiting
+        waiting = arriving
+    if waiting is not None:
+        yield waiting
+
+
 def predict_batch(predict, variables, images):
-    """Runs a mapped `predict` on images [B, H, W, 3] spread over the devices; NumPy arrays [B, ...] come back."""
-    return join(jax.device_get(predict(variables, split(images))))
+    """Runs what `parallel_predict` made on images [B, H, W, 3], spread over all devices.
+
+    Every process passes all images, computes its part, and gets everything: NumPy arrays [B, ...].
+    """
+    part = len(images) // process_count()
+    own = images[process_index() * part :][:part]
+    return join(jax.device_get(predict(variables, split(own))))
 
 
 def check_processes():
-    """Raises UserError where JAX sees several processes, each of which would train on the same examples."""
-    if jax.process_count() > 1:
-        raise UserError(f'Found {jax.process_count()} JAX processes; training runs in one process, on all its devices.')
+    """Raises UserError where JAX sees other processes that this one is not connected to, as on several TPU hosts."""
+    if jax.process_count() > 1 and not jax.distributed.is_initialized():
+        raise UserError(f'Found {jax.process_count()} JAX processes: start each of them with --distributed.')
 
 
-def check_batch_size(batch_size, field):
-    """Raises UserError unless a batch divides evenly over the devices."""
-    if batch_size < 1 or batch_size % count():
+def check_batch_size(batch_size, field, slices=1):
+    """Raises UserError unless a batch divides evenly over the devices, and there into `slices`."""
+    if batch_size < 1 or batch_size % (count() * slices):
+        times = f' times {slices} slices (training.accumulation_slices)' if slices > 1 else ''
         raise UserError(
-            f'--config.{field}={batch_size} does not divide over the {count()} devices of this host; '
-            f'take a multiple of {count()}.'
+            f'--config.{field}={batch_size} does not divide over the {count()} devices{times}; '
+            f'take a multiple of {count() * slices}.'
         )
 
 
@@ -80,3 +238,11 @@ def cache_compilations(folder=None):
     cache = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
     jax.config.update('jax_compilation_cache_dir', folder or os.path.join(cache, 'draem_jax'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def _mesh():
+    return Mesh(np.array(jax.local_devices()), (AXIS,))
+
+
+def _first_line(error):
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

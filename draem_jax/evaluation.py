@@ -60,6 +60,12 @@ def run(predict, variables, batches, pixels, *, mask_rule='half', picture_folder
     return rows
 
 
+def help_predict(predict, variables, batches):
+    """What every process but the one that calls `run` does meanwhile: its part of each prediction."""
+    for batch in batches:
+        devices.predict_batch(predict, variables, batch['image'])
+
+
 def defective_pixels(masks, mask_rule):
     """Which pixels of resized masks count as defective.
 

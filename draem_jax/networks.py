@@ -5,6 +5,8 @@ References:
     detection, ICCV 2021, section 3; widths and layers as in the authors' released code.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -204,6 +206,30 @@ def variable_shapes(model, image_size):
     check_image_size(image_size)
     image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
     return jax.eval_shape(lambda image: model.init(jax.random.key(0), image, train=False), image)
+
+
+def forward_flops(model, image_size):
+    """Floating-point operations of the convolutions for one image, a multiplication and an addition counted as two.
+
+    A training step takes three times as many: the gradients with respect to inputs and to kernels take as many each.
+
+    Args:
+        model: `Draem`, or one of its networks.
+        image_size: (height, width), multiples of 32.
+    """
+    total = 0
+
+    def count(call, arguments, options, context):
+        nonlocal total
+        output = call(*arguments, **options)
+        if isinstance(context.module, nn.Conv) and context.method_name == '__call__':
+            taps = math.prod(context.module.kernel_size) * arguments[0].shape[-1]
+            total += 2 * taps * output.size
+        return output
+
+    with nn.intercept_methods(count):
+        variable_shapes(model, image_size)
+    return total
 
 
 def init_variables(model, image_size, seed):

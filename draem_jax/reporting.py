@@ -19,9 +19,13 @@ class RunLog:
     Args:
         workdir: the run's directory.
         first_step: the step a resumed run goes on from; what was logged beyond it is dropped, for it is made again.
+        is_silent: write nothing: one of several processes speaks for all.
     """
 
-    def __init__(self, workdir, first_step=0):
+    def __init__(self, workdir, first_step=0, *, is_silent=False):
+        self._is_silent = is_silent
+        if is_silent:
+            return
         self._path = pathlib.Path(workdir) / 'metrics.jsonl'
         if self._path.exists():
             lines = [line for line in self._path.read_text().splitlines() if _step_of(line) <= first_step]
@@ -36,10 +40,13 @@ class RunLog:
         return self
 
     def __exit__(self, *error):
-        self._board.close()
+        if not self._is_silent:
+            self._board.close()
 
     def scalars(self, step, values):
         """Writes a dict of names to numbers: a line on the screen, a line of JSON, a point on each curve."""
+        if self._is_silent:
+            return
         values = {name: float(value) for name, value in values.items()}
         with self._path.open('a') as file:
             finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -51,6 +58,8 @@ class RunLog:
 
     def picture(self, step, name, image):
         """Shows an RGB image, uint8 [H, W, 3], in TensorBoard."""
+        if self._is_silent:
+            return
         self._show(step, summary=summary.image(name, image, dataformats='HWC'))
         self._board.flush()
 

@@ -69,13 +69,14 @@ def explaining_a_full_disk(workdir):
         ) from error
 
 
-def start(workdir, config, defaults=None):
+def start(workdir, config, defaults=None, *, writes=True):
     """Creates a run's directory with its config, or checks that a run that goes on is the same run.
 
     Args:
         workdir: path.
         config: nested dict of plain values.
         defaults: likewise; the values of fields that did not exist when an earlier version started the run.
+        writes: whether to write the config, or, in all but one of several processes, only to check.
 
     Raises:
         UserError: the directory holds a run of another config.
@@ -92,7 +93,8 @@ def start(workdir, config, defaults=None):
                     f'or --config.{field}={before!r} to go on with it.'
                 )
     try:
-        write_json(path, {'schema': SCHEMA, **config})
+        if writes:
+            write_json(path, {'schema': SCHEMA, **config})
     except OSError as error:
         raise UserError(f"Cannot write to --workdir '{workdir}': {error.strerror}.") from error
 

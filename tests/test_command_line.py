@@ -1,5 +1,6 @@
 """The scripts from outside: exit codes, and one line on stderr for a mistake."""
 
+import ast
 import pathlib
 import subprocess
 import sys
@@ -29,6 +30,13 @@ def main():
 command_line.define_config_file()
 flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
 command_line.run(main)
+"""
+
+HOSTS_SCRIPT = """
+from configs import command_line
+
+command_line.define_hosts()
+command_line.run(lambda: print(command_line.hosts()))
 """
 
 
@@ -111,3 +119,20 @@ def test_train_names_an_unknown_config_field(tmp_path):
 
 def test_evaluate_names_a_directory_that_holds_no_run(tmp_path):
     assert_one_line(call('evaluate.py', f'--workdir={tmp_path}'), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        ([], None),
+        (['--heartbeat_timeout=7'], None),
+        (['--distributed'], (None, None, None, 100)),
+        (['--distributed', '--heartbeat_timeout=7'], (None, None, None, 7)),
+        (['--coordinator=host:1', '--process_count=2', '--process_index=0'], ('host:1', 2, 0, 100)),
+    ],
+)
+def test_several_processes_are_asked_for_by_flag(arguments, expected):
+    names = ('coordinator', 'process_count', 'process_index', 'heartbeat_timeout_seconds')
+    result = call('-c', HOSTS_SCRIPT, *arguments)
+    assert result.returncode == 0, result
+    assert ast.literal_eval(result.stdout) == (expected and dict(zip(names, expected, strict=True)))

@@ -40,10 +40,8 @@ def draw_data_set(root):
             cv2.imwrite(str(root / name / f'{k:03}{suffix}.png'), image)
 
 
-@pytest.fixture(scope='module')
-def config(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data')
-    draw_data_set(root)
+def tiny_config(root):
+    """The config of a short training with narrow networks on the data set that `draw_data_set` drew."""
     config = folder.get_config()
     config.dataset.root = str(root)
     config.dataset.image_size = (32, 32)
@@ -60,6 +58,13 @@ def config(tmp_path_factory):
     config.evaluation.score_window = 3
     config.evaluation.sheet_rows = 2
     return config
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data')
+    draw_data_set(root)
+    return tiny_config(root)
 
 
 @pytest.fixture(scope='module')
@@ -179,7 +184,7 @@ def test_resumed_run_equals_uninterrupted_run(config, run, tmp_path, monkeypatch
     for step, number in ((1, signal.SIGTERM), (3, signal.SIGINT)):  # The first is before the first checkpoint is due.
 
         def stop(k, batch, step=step, number=number):
-            if k == step:
+            if k == step + 1:  # Batches come one ahead.
                 os.kill(os.getpid(), number)
             return batch
 

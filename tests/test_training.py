@@ -1,6 +1,7 @@
 """One update of a tiny network on four devices: its losses, its equality with one device, its schedule."""
 
 import cv2
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def state(model, optimizer):
 def step(model, optimizer):
     """(state, batch) -> (state, metrics) on four devices, compiled once."""
     update = devices.parallel_update(training.make_update(model, optimizer))
-    return lambda state, batch: jax.device_get(update(state, devices.split(batch)))
+    return lambda state, batch: jax.device_get(update(devices.replicate(state), devices.split(batch))[:2])
 
 
 def test_losses_of_a_step_equal_numpy_on_the_whole_batch(model, state, step):
@@ -82,6 +83,43 @@ def test_four_devices_equal_one(model, optimizer, state, step):
         # So narrow a network at its start turns rounding into tenths of the gradient (in float64 both agree to 13
         # digits), but one that is summed over the devices instead of averaged would be four times as long.
         assert 0.5 < metrics_of_four['gradient_norm'] / metrics_of_one['gradient_norm'] < 2
+
+
+class Small(nn.Module):
+    """What an update takes for the networks, with a batch normalisation, and compiled in a moment."""
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        x = networks.ConvBlock((4,), axis_name=devices.AXIS)(image, train=train)
+        return nn.Conv(3, (1, 1))(x), nn.Conv(2, (1, 1))(x)
+
+
+def test_slices_give_the_mean_of_their_gradients(optimizer):
+    examples = [make_batch(0), make_batch(1)]
+    # Of each device's four examples, the first two are the first slice.
+    batch = jax.tree.map(
+        lambda *leaves: np.concatenate([leaf.reshape(4, 2, *SIZE, -1) for leaf in leaves], 1), *examples
+    )
+    state = training.init_state(networks.init_variables(Small(), SIZE, seed=0), optimizer)
+
+    def step(batch, slices):
+        update = devices.parallel_update(training.make_update(Small(), optimizer, slices=slices))
+        return jax.device_get(update(devices.replicate(state), batch)[:2])
+
+    (sliced, metrics), (one, of_one), (other, of_other) = (
+        step(batch, 2),
+        step(devices.split(examples[0]), 1),
+        step(devices.split(examples[1]), 1),
+    )
+    for name in ('loss', 'l2', 'ssim', 'focal'):
+        np.testing.assert_allclose(metrics[name], (of_one[name] + of_other[name]) / 2, rtol=1e-5)
+    first_moments = [each.opt_state[0].mu for each in (sliced, one, other)]
+    for found, a, b in zip(*map(jax.tree.leaves, first_moments), strict=True):
+        np.testing.assert_allclose(found, (a + b) / 2, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+    # The running statistics move with each slice: what the first one added fades by a tenth.
+    statistics = [each.batch_stats for each in (state, sliced, one, other)]
+    for start, found, a, b in zip(*map(jax.tree.leaves, statistics), strict=True):
+        np.testing.assert_allclose(found, b + 0.9 * (a - start), rtol=1e-4, atol=1e-6)
 
 
 def test_training_on_one_batch_lowers_every_part_of_the_loss(state, step):

@@ -1,0 +1,83 @@
+"""How work is spread over the four devices of the tests; several processes are in test_processes."""
+
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from draem_jax import devices
+from draem_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def test_split_gives_each_device_the_next_examples_and_join_takes_it_back():
+    batch = {'image': np.arange(24).reshape(8, 3)}
+    (split,) = devices.split(batch).values()
+    np.testing.assert_array_equal(split[1], [[6, 7, 8], [9, 10, 11]])
+    np.testing.assert_array_equal(devices.join(split), batch['image'])
+
+
+def test_prefetched_batches_are_on_the_devices_in_their_order():
+    batches = [{'image': np.full((8, 2), k, np.uint8)} for k in range(5)]
+    found = list(devices.prefetch(iter(batches)))
+    assert [int(batch['image'][0, 0, 0]) for batch in found] == [*range(5)]
+    for batch in found:
+        assert batch['image'].shape == (4, 2, 2)
+        assert {(shard.device, shard.data.shape) for shard in batch['image'].addressable_shards} == {
+            (device, (1, 2, 2)) for device in jax.devices()
+        }
+
+
+def test_prefetching_is_one_batch_ahead():
+    taken = []
+
+    def batches():
+        for k in range(5):
+            taken.append(k)
+            yield {'image': np.zeros((4, 1))}
+
+    prefetched = devices.prefetch(batches())
+    next(prefetched)
+    assert taken == [0, 1]
+
+
+def test_a_replicated_state_needs_no_copy_in_a_mapped_update():
+    update = devices.parallel_update(lambda state, batch: (state + devices.average(batch.sum()), batch.sum()))
+    state = devices.replicate(np.zeros(3, np.float32))
+    batch = next(devices.prefetch([np.ones((8, 1), np.float32)]))
+    with jax.transfer_guard('disallow'):
+        after, _, stops = update(state, batch)
+    assert state.is_deleted()  # Donated.
+    np.testing.assert_array_equal(after, 2)
+    assert not stops
+
+
+def test_a_prediction_is_that_of_each_image():
+    predict = devices.parallel_predict(lambda variables, images: {'sum': images.sum(axis=(1, 2, 3)) + variables})
+    images = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3)).astype(np.int32)
+    found = devices.predict_batch(predict, np.int32(1), images)
+    np.testing.assert_array_equal(found['sum'], images.sum(axis=(1, 2, 3)) + 1)
+
+
+@pytest.mark.parametrize(('batch_size', 'slices'), [(6, 1), (0, 1), (4, 2), (20, 3)])
+def test_a_batch_that_does_not_divide_is_named_with_what_would(batch_size, slices):
+    with pytest.raises(UserError, match=rf'training\.batch_size={batch_size} .* multiple of {4 * slices}'):
+        devices.check_batch_size(batch_size, 'training.batch_size', slices)
+    devices.check_batch_size(24, 'training.batch_size', slices)
+
+
+def test_a_process_that_says_half_of_where_the_others_are_is_told_the_rest():
+    with pytest.raises(UserError, match='--process_index together'):
+        devices.connect(coordinator='localhost:1234', process_count=2)
+
+
+def test_a_process_that_no_environment_knows_is_told_what_to_say():
+    code = 'from draem_jax import devices; devices.connect()'
+    result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
+    line = result.stderr.splitlines()[-1]
+    assert 'UserError: This process cannot connect to the others: coordinator_address' in line
+    assert '--coordinator=HOST:PORT --process_count=N --process_index=I' in line
