@@ -139,8 +139,8 @@ def describe(one, facts, seconds, reference, work, batch):
         return row
     memory = one.ask('memory')
     median = statistics.median(seconds)
-    work_share = {'train': 3, 'predict': 1}[work]  # Backward, twice as many products: of inputs and of kernels.
-    rate = 2e-12 * facts['multiply_accumulates'] * batch * work_share / median
+    work_share = {'train': 3, 'predict': 1}[work]  # The way back takes two: gradients of inputs and of kernels.
+    rate = 1e-12 * facts['forward_flops'] * batch * work_share / median
     found = {
         'seconds': seconds,
         'median': median,
@@ -258,7 +258,7 @@ def main(work, doc):
                 reference = next((seconds[one.name] for one in running if one.name.startswith('PyTorch')), None)
                 if reference and None in reference:
                     reference = None
-                shared = {'multiply_accumulates': ours['multiply_accumulates'], 'peak_tflops': peak_tflops}
+                shared = {'forward_flops': ours['forward_flops'], 'peak_tflops': peak_tflops}
                 rows = []
                 for one in running:
                     rate = (facts[one.name] or ours).get('matrix_tflops') or ours['matrix_tflops']

@@ -12,7 +12,6 @@ import re
 import resource
 import time
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,23 +32,6 @@ def draw_batch(batch, size):
 def score_window(size):
     """The side of the window of the image score: 21 pixels at 256, odd."""
     return max(1, round(21 * size / 256) // 2 * 2 + 1)
-
-
-def count_products(model, variables, size):
-    """Multiplications of the convolutions of one image's forward pass."""
-    total = 0
-
-    def count(function, arguments, keywords, context):
-        nonlocal total
-        out = function(*arguments, **keywords)
-        if isinstance(context.module, nn.Conv):
-            total += out.shape[1] * out.shape[2] * context.module.variables['params']['kernel'].size
-        return out
-
-    with nn.intercept_methods(count):
-        image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-        jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, image)
-    return total
 
 
 def matrix_rate(dtype):
@@ -90,7 +72,7 @@ class Side:
         self._size, self._dtype = size, dtype
         self._variables = networks.init_variables(self._model, (size, size), seed=0)
         optimizer = training.make_optimizer(lambda step: 1e-4)
-        self._start = training.init_state(self._variables, optimizer)
+        self._start = training.init_state(self._variables, optimizer)  # on the host
         self._update = devices.parallel_update(training.make_update(self._model, optimizer))
         self._predict = devices.parallel_predict(
             inference.make_predict(networks.make_model(**options), score_window=score_window(size))
@@ -101,7 +83,7 @@ class Side:
     def facts(self):
         return {
             'parameters': sum(leaf.size for leaf in jax.tree.leaves(self._variables['params'])),
-            'multiply_accumulates': count_products(self._model, self._variables, self._size),
+            'forward_flops': networks.forward_flops(self._model, (self._size, self._size)),
             'device': jax.devices()[0].device_kind,
             'devices': devices.count(),
             'dtype': self._dtype,
@@ -110,12 +92,12 @@ class Side:
         }
 
     def train(self, count):
-        state = self._start if self._state is None else self._state
-        state, metrics = self._update(state, devices.split(self._batch))
+        state = devices.replicate(self._start) if self._state is None else self._state
+        state, metrics, _ = self._update(state, devices.split(self._batch))
         jax.block_until_ready(metrics)
         start = time.perf_counter()
         for _ in range(int(count)):
-            state, metrics = self._update(state, devices.split(self._batch))
+            state, metrics, _ = self._update(state, devices.split(self._batch))
         jax.block_until_ready((state, metrics))
         seconds = time.perf_counter() - start
         self._state = state
@@ -123,7 +105,7 @@ class Side:
 
     def predict(self, count):
         if self._placed is None:
-            self._placed = jax.device_put(self._variables)
+            self._placed = devices.replicate(self._variables)
         devices.predict_batch(self._predict, self._placed, self._batch['augmented'])
         start = time.perf_counter()
         for _ in range(int(count)):
@@ -133,9 +115,9 @@ class Side:
     def losses(self, path):
         weights = ordered(self._variables['params'])
         np.savez(path, **{f'weight_{k:03}': value for k, value in enumerate(weights)}, **self._batch)
-        state, found = self._start, []
+        state, found = devices.replicate(self._start), []
         for _ in range(3):
-            state, metrics = self._update(state, devices.split(self._batch))
+            state, metrics, _ = self._update(state, devices.split(self._batch))
             found.append({name: float(metrics[name]) for name in ('loss', 'l2', 'ssim', 'focal')})
         variables = {'params': state.params, 'batch_stats': state.batch_stats}
         outputs = devices.predict_batch(self._predict, variables, self._batch['augmented'])
