@@ -11,6 +11,7 @@ takes part; --coordinator, --process_count and --process_index say it elsewhere.
 Exit codes: 0 done; 1 a mistake that the user can mend; 42 asked to stop and saved, start again to go on; 3 diverged.
 """
 
+import functools
 import math
 import os
 import pathlib
@@ -222,20 +223,24 @@ def make_look(config, model, loaded, total_steps, log):
     options, batch_size = config.training, config.evaluation.batch_size
     validates = bool(len(loaded.held_out))
     wanted = options.validation_examples if validates else _PICTURE_ROWS
-    examples = pipeline.examples(
-        loaded.held_out if validates else loaded.normals,
-        loaded.textures,
-        seed=_VALIDATION_SEED,
-        positions=range(math.ceil(wanted / batch_size) * batch_size),
-        **config.synthesis,
-    )
     predict = devices.parallel_predict(inference.make_predict(model, score_window=config.evaluation.score_window))
+
+    @functools.cache  # At the first look: the first step need not wait for them.
+    def make_examples():
+        return pipeline.examples(
+            loaded.held_out if validates else loaded.normals,
+            loaded.textures,
+            seed=_VALIDATION_SEED,
+            positions=range(math.ceil(wanted / batch_size) * batch_size),
+            **config.synthesis,
+        )
 
     def look(step, state):
         is_validation_due = validates and is_due(step, options.validate_every_steps, total_steps)
         is_picture_due = is_due(step, options.picture_every_steps, total_steps)
         if not is_validation_due and not is_picture_due:
             return
+        examples = make_examples()
         variables = {'params': state.params, 'batch_stats': state.batch_stats}
         outputs = validation.predict_all(predict, variables, examples['augmented'], batch_size)
         if is_validation_due:

@@ -26,6 +26,7 @@ _RULES = {
     'model.reconstructive_width': _at_least_1,
     'model.discriminative_width': _at_least_1,
     'model.dtype': (lambda value: value in ('auto', 'float32', 'bfloat16'), "'auto', 'float32' or 'bfloat16'"),
+    'model.remat': (lambda value: isinstance(value, bool), 'True or False'),
     'loss.l2': _at_least_0,
     'loss.ssim': _at_least_0,
     'loss.focal': _at_least_0,

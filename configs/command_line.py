@@ -15,6 +15,8 @@ from draem_jax.errors import Preempted, UserError
 # pipeline is as fast without.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+# TensorFlow then leaves Keras alone until somebody asks for it: it would import scikit-learn and SciPy's statistics.
+os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
 
 def define_config_file():

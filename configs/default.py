@@ -116,6 +116,9 @@ def get_config(arg='official'):
     config.model.discriminative_width = 64
     # Of activations: float32, bfloat16, or auto: bfloat16 on accelerators and float32 on a CPU.
     config.model.dtype = 'auto'
+    # Keep only the inputs of every block of a network for the backward pass, which computes the rest once more: larger
+    # images or batches fit, and a step takes longer. benchmarks/README.md says by how much.
+    config.model.remat = False
 
     config.loss = ConfigDict()
     # Weights of the three parts; paper and official: 1.

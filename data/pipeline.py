@@ -56,7 +56,10 @@ def examples(images, textures, *, seed, positions, **options):
 
 
 def _batches(images, textures, seed, positions, batch_size, options):
-    make = functools.partial(synthesis.make_example, images, textures, seed, **options)
+    # There is nothing to convert, and to look for it takes longer than all the rest of a start.
+    make = tf.autograph.experimental.do_not_convert(
+        functools.partial(synthesis.make_example, images, textures, seed, **options)
+    )
     made = positions.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batches = _iterate(made.batch(batch_size, drop_remainder=True).prefetch(2), (images, textures), tf.errors.OpError)
     _open.add(batches)

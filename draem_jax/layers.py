@@ -1,7 +1,7 @@
 """The three operations that DRAEM's networks are made of, with gradients that are fast on every backend.
 
 XLA's own gradients of these are correct; on a CPU the one of max pooling is some twenty times slower than
-what is written here, and the one of a wide convolution's kernel up to four times.
+what is written here, and the one of a convolution's kernel up to four times.
 """
 
 import functools
@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Below this many input or output channels the matrix products are too thin to gain anything.
-_WIDE = 128
+# What a part of the images may take, in bytes, for the kernel's gradient: it is read again and again, so it has to stay
+# in a core's second cache; and from which size on parts are faster than XLA's own gradient.
+_PART_BYTES = 2**19
+_PARTED_FROM = 2**21
 
 
 @jax.custom_vjp
@@ -81,7 +83,7 @@ def _upsample_axis(x, axis):
 
 def convolve(x, kernel, *args, **kwargs):
     """`lax.conv_general_dilated`, for `nn.Conv(conv_general_dilated=...)`; on a CPU with a faster kernel gradient."""
-    if jax.default_backend() == 'cpu' and kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= _WIDE:
+    if jax.default_backend() == 'cpu' and kernel.shape[:2] == (3, 3):
         return _convolve3x3(x, kernel)
     return lax.conv_general_dilated(x, kernel, *args, **kwargs)
 
@@ -102,14 +104,132 @@ def _convolve3x3_forward(x, kernel):
 def _convolve3x3_backward(saved, gradient):
     x, kernel = saved
     (input_gradient,) = jax.linear_transpose(lambda x: _same_convolution(x, kernel), x)(gradient)
-    # The kernel's gradient at offset (i, j) is the product of the image shifted by (i, j) and the output's gradient.
+    if max(x.nbytes, gradient.nbytes) < _PARTED_FROM:
+        (kernel_gradient,) = jax.linear_transpose(lambda kernel: _same_convolution(x, kernel), kernel)(gradient)
+    elif kernel.shape[2] > kernel.shape[3]:
+        # Seen from the output the image is shifted the other way; the side with more channels takes the part of a
+        # kernel in the products below, where channels are what is cheap.
+        kernel_gradient = _correlate3x3(gradient, x)[::-1, ::-1].transpose(0, 1, 3, 2)
+    else:
+        kernel_gradient = _correlate3x3(x, gradient)
+    return input_gradient, kernel_gradient.astype(kernel.dtype)
+
+
+def _correlate3x3(x, gradient):
+    """Sums of products of the pixels of `x`, shifted by -1 to 1 either way, and those of `gradient`.
+
+    It is a convolution of which the gradient is the kernel, as large as the image: in parts of a few rows of one image.
+
+    Args:
+        x: [B, H, W, C].
+        gradient: [B, H, W, O].
+
+    Returns:
+        [3, 3, C, O] float32.
+    """
     B, H, W, C = x.shape
+    rows = H
+    while rows % 2 == 0 and rows * gradient.nbytes // (B * H) > _PART_BYTES:
+        rows //= 2
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    flat_gradient = gradient.reshape(B * H * W, -1)
-    rows = [
-        padded[:, i : i + H, j : j + W, :].reshape(B * H * W, C).T @ flat_gradient for i in range(3) for j in range(3)
-    ]
-    return input_gradient, jnp.stack(rows).reshape(kernel.shape)
+
+    def add_part(total, part):
+        image, top = part // (H // rows), part % (H // rows) * rows
+        pixels = lax.dynamic_slice(padded, (image, top, 0, 0), (1, rows + 2, W + 2, C))
+        weights = lax.dynamic_slice(gradient, (image, top, 0, 0), (1, rows, W, gradient.shape[3]))
+        total += lax.conv_general_dilated(
+            pixels.transpose(3, 1, 2, 0),  # Channels in the place of images, and one channel.
+            weights.transpose(1, 2, 0, 3),
+            (1, 1),
+            'VALID',
+            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+            preferred_element_type=jnp.float32,
+        )
+        return total, None
+
+    start = jnp.zeros((C, 3, 3, gradient.shape[3]), jnp.float32)
+    total, _ = lax.scan(add_part, start, jnp.arange(B * H // rows))
+    return total.transpose(1, 2, 0, 3)
 
 
 _convolve3x3.defvjp(_convolve3x3_forward, _convolve3x3_backward)
+
+
+def normalise(x, scale, bias, epsilon, rectify, axis_name):
+    """Batch normalisation with the statistics of the batch, in float32 whatever the dtype of the images.
+
+    On accelerators, where memory is short, only `x` is kept for the gradient, in its own dtype: no float32 copy, and
+    of ReLU nothing. On a CPU that takes longer than what JAX derives.
+
+    Args:
+        x: [B, H, W, C].
+        scale, bias: [C] float32.
+        epsilon: is added to the variance.
+        rectify: whether ReLU follows.
+        axis_name: the mapped axis of devices over which the statistics are averaged, or None.
+
+    Returns:
+        [B, H, W, C] of the dtype of `x`, and the mean and the variance, [C] float32, through which no gradient flows.
+
+    References:
+        Ioffe and Szegedy, Batch Normalization, 2015.
+    """
+    chosen = _normalise if jax.default_backend() == 'cpu' else _lean_normalise
+    return chosen(x, scale, bias, epsilon, rectify, axis_name)
+
+
+def scale_and_shift(x, scale, bias, mean, var, *, epsilon, rectify):
+    """Normalises [B, H, W, C] with given statistics, [C] float32; each pixel is rounded once."""
+    factor = scale * lax.rsqrt(var + epsilon)
+    out = x.astype(jnp.float32) * _per_channel(factor) + _per_channel(bias - mean * factor)
+    return (jax.nn.relu(out) if rectify else out).astype(x.dtype)
+
+
+def _normalise(x, scale, bias, epsilon, rectify, axis_name):
+    # Two passes: E[x^2] - E[x]^2 loses the variance of channels whose mean is large.
+    wide = x.astype(jnp.float32)
+    mean = _over_devices(_channel_means(wide), axis_name)
+    var = _over_devices(_channel_means(jnp.square(wide - _per_channel(mean))), axis_name)
+    return scale_and_shift(x, scale, bias, mean, var, epsilon=epsilon, rectify=rectify), mean, var
+
+
+_lean_normalise = jax.custom_vjp(_normalise, nondiff_argnums=(3, 4, 5))
+
+
+def _normalise_forward(x, scale, bias, epsilon, rectify, axis_name):
+    out, mean, var = _normalise(x, scale, bias, epsilon, rectify, axis_name)
+    return (out, mean, var), (x, scale, bias, mean, var)
+
+
+def _normalise_backward(epsilon, rectify, axis_name, saved, gradients):
+    x, scale, bias, mean, var = saved
+    gradient = gradients[0].astype(jnp.float32)
+    if rectify:
+        is_positive = scale_and_shift(x, scale, bias, mean, var, epsilon=epsilon, rectify=False) > 0
+        gradient = jnp.where(is_positive, gradient, 0)
+    inverse = lax.rsqrt(var + epsilon)
+    normal = (x.astype(jnp.float32) - _per_channel(mean)) * _per_channel(inverse)
+    count = x.size // x.shape[-1]
+    bias_mean, scale_mean = _channel_means(gradient), _channel_means(gradient * normal)
+    # Every device's images have a share in the statistics; the parameters' gradients are averaged with all others.
+    through_mean, through_var = _over_devices(bias_mean, axis_name), _over_devices(scale_mean, axis_name)
+    x_gradient = _per_channel(scale * inverse) * (
+        gradient - _per_channel(through_mean) - normal * _per_channel(through_var)
+    )
+    return x_gradient.astype(x.dtype), count * scale_mean, count * bias_mean
+
+
+_lean_normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+def _per_channel(values):
+    return values.reshape(1, 1, 1, -1)
+
+
+def _channel_means(x):
+    """The means over all but the last dimension, of float32."""
+    return x.mean(axis=(0, 1, 2))
+
+
+def _over_devices(values, axis_name):
+    return values if axis_name is None else lax.pmean(values, axis_name)

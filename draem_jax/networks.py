@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from draem_jax.errors import UserError
-from draem_jax.layers import convolve, max_pool2x2, upsample2x
+from draem_jax.layers import convolve, max_pool2x2, normalise, scale_and_shift, upsample2x
 
 SIZE_MULTIPLE = 32  # five halvings in the discriminative network
 
@@ -26,12 +26,14 @@ class BatchNorm(nn.Module):
 
     Attributes:
         axis_name: the mapped axis of devices over which batch statistics are averaged, or None.
+        rectify: whether ReLU follows, as part of the same operation.
 
     References:
         Ioffe and Szegedy, Batch Normalization, 2015; epsilon and momentum as in PyTorch.
     """
 
     axis_name: str | None = None
+    rectify: bool = False
     momentum: float = 0.9
     epsilon: float = 1e-5
 
@@ -43,20 +45,14 @@ class BatchNorm(nn.Module):
         running_mean = self.variable('batch_stats', 'mean', jnp.zeros, channels)
         running_var = self.variable('batch_stats', 'var', jnp.ones, channels)
 
-        wide = x.astype(jnp.float32)
-        mean, var = running_mean.value, running_var.value
-        if train:
-            # Two passes: E[x^2] - E[x]^2 loses the variance of channels whose mean is large.
-            mean = self._average(wide.mean(axis=(0, 1, 2)))
-            var = self._average(jnp.square(wide - mean.reshape(1, 1, 1, -1)).mean(axis=(0, 1, 2)))
-            running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
-            running_var.value += (1 - self.momentum) * (var - running_var.value)
-        factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        shift = bias - mean * factor
-        return (wide * factor.reshape(1, 1, 1, -1) + shift.reshape(1, 1, 1, -1)).astype(x.dtype)
-
-    def _average(self, statistic):
-        return statistic if self.axis_name is None else jax.lax.pmean(statistic, self.axis_name)
+        if not train:
+            return scale_and_shift(
+                x, scale, bias, running_mean.value, running_var.value, epsilon=self.epsilon, rectify=self.rectify
+            )
+        x, mean, var = normalise(x, scale, bias, self.epsilon, self.rectify, self.axis_name)
+        running_mean.value += (1 - self.momentum) * (mean - running_mean.value)
+        running_var.value += (1 - self.momentum) * (var - running_var.value)
+        return x
 
 
 class ConvBlock(nn.Module):
@@ -68,14 +64,22 @@ class ConvBlock(nn.Module):
         widths: output channels of each convolution.
         dtype: of the computation; parameters and batch statistics stay float32.
         axis_name: the mapped axis of devices over which batch statistics are averaged, or None.
+        remat: keep nothing of the block for the backward pass, which then makes it once more.
     """
 
     widths: tuple[int, ...]
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x, *, train):
+        if self.remat and train:
+            return nn.remat(lambda block, x: block.layers(x, train=True))(self, x)
+        return self.layers(x, train=train)
+
+    def layers(self, x, *, train):
+        """The block itself, inside the scope of `__call__`."""
         for width in self.widths:
             x = nn.Conv(
                 width,
@@ -85,8 +89,7 @@ class ConvBlock(nn.Module):
                 kernel_init=nn.initializers.normal(0.02),
                 conv_general_dilated=convolve,
             )(x)
-            x = BatchNorm(axis_name=self.axis_name)(x, train=train)
-            x = nn.relu(x)
+            x = BatchNorm(axis_name=self.axis_name, rectify=True)(x, train=train)
         return x
 
 
@@ -108,11 +111,12 @@ class ReconstructiveSubnetwork(nn.Module):
     width: int = 128
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x, *, train):
         w = self.width
-        options = {'dtype': self.dtype, 'axis_name': self.axis_name}
+        options = {'dtype': self.dtype, 'axis_name': self.axis_name, 'remat': self.remat}
         for level, width in enumerate((w, 2 * w, 4 * w, 8 * w, 8 * w)):
             if level > 0:
                 x = max_pool2x2(x)
@@ -133,11 +137,12 @@ class DiscriminativeSubnetwork(nn.Module):
     width: int = 64
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x, *, train):
         w = self.width
-        options = {'dtype': self.dtype, 'axis_name': self.axis_name}
+        options = {'dtype': self.dtype, 'axis_name': self.axis_name, 'remat': self.remat}
         skips = []
         for level, width in enumerate((w, 2 * w, 4 * w, 8 * w, 8 * w, 8 * w)):
             if level > 0:
@@ -161,12 +166,14 @@ class Draem(nn.Module):
         discriminative_width: channels of the first stage of the discriminative network.
         dtype: of activations; parameters, batch statistics and both outputs are float32.
         axis_name: the mapped axis of devices over which batch statistics are averaged, or None.
+        remat: train with less memory and more time: every block is computed once more on the way back.
     """
 
     reconstructive_width: int = 128
     discriminative_width: int = 64
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, image, *, train):
@@ -180,7 +187,7 @@ class Draem(nn.Module):
             reconstruction [B, H, W, 3] float32, unbounded, and logits [B, H, W, 2] float32.
         """
         check_image_size(image.shape[1:3])
-        options = {'dtype': self.dtype, 'axis_name': self.axis_name}
+        options = {'dtype': self.dtype, 'axis_name': self.axis_name, 'remat': self.remat}
         image = image.astype(self.dtype)
         reconstruction = ReconstructiveSubnetwork(self.reconstructive_width, **options, name='reconstructive')(
             image, train=train
@@ -260,8 +267,8 @@ def init_variables(model, image_size, seed):
     return jax.tree_util.tree_map_with_path(draw, variable_shapes(model, image_size))
 
 
-def make_model(*, reconstructive_width, discriminative_width, dtype, axis_name=None):
+def make_model(*, reconstructive_width, discriminative_width, dtype, remat=False, axis_name=None):
     """`Draem` with its dtype by name: 'float32', 'bfloat16', or 'auto': float32 on a CPU, bfloat16 elsewhere."""
     if dtype == 'auto':
         dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
-    return Draem(reconstructive_width, discriminative_width, dtype=jnp.dtype(dtype), axis_name=axis_name)
+    return Draem(reconstructive_width, discriminative_width, dtype=jnp.dtype(dtype), axis_name=axis_name, remat=remat)

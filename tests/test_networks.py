@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from draem_jax import devices, networks
+from draem_jax import devices, layers, networks
 from draem_jax.errors import UserError
 
 
@@ -108,6 +108,41 @@ def test_batch_normalisation_rounds_bfloat16_once():
     np.testing.assert_array_equal(out, exact.astype(jnp.bfloat16))
 
 
+@pytest.fixture(params=['as JAX derives it', 'lean'])
+def gradient_of_normalisation(request, monkeypatch):
+    """The gradient that a CPU takes, and the one of accelerators."""
+    if request.param == 'lean':
+        monkeypatch.setattr(layers, '_normalise', layers._lean_normalise)
+
+
+@pytest.mark.parametrize('rectify', [False, True])
+def test_lean_gradient_of_batch_normalisation_is_that_of_flax_and_relu(rectify):
+    random = np.random.default_rng(0)
+    image, weight = (random.normal(3, 2, (2, 4, 6, 5)).astype(np.float32) for _ in range(2))
+    scale, bias = (random.normal(1, 1, 5).astype(np.float32) for _ in range(2))
+
+    def ours(image, scale, bias):
+        return (jnp.sin(layers._lean_normalise(image, scale, bias, 1e-5, rectify, None)[0]) * weight).sum()
+
+    def theirs(image, scale, bias):
+        layer = nn.BatchNorm(use_running_average=False, epsilon=1e-5, use_fast_variance=False)
+        variables = layer.init(jax.random.key(0), image) | {'params': {'scale': scale, 'bias': bias}}
+        out, _ = layer.apply(variables, image, mutable=['batch_stats'])
+        return (jnp.sin(nn.relu(out) if rectify else out) * weight).sum()
+
+    gradients = (jax.grad(function, argnums=(0, 1, 2))(image, scale, bias) for function in (ours, theirs))
+    for a, b in zip(*gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_lean_gradient_of_batch_normalisation_keeps_only_bfloat16():
+    image, channel = jnp.ones((2, 4, 6, 5), jnp.bfloat16), jnp.ones(5)
+    _, pull = jax.vjp(lambda x, s, b: layers._lean_normalise(x, s, b, 1e-5, True, None)[0], image, channel, channel)
+    kept = [leaf for leaf in jax.tree.leaves(pull) if hasattr(leaf, 'shape') and leaf.ndim == 4]
+    assert [leaf.dtype for leaf in kept] == [jnp.bfloat16]
+
+
+@pytest.mark.usefixtures('gradient_of_normalisation')
 def test_batch_normalisation_over_four_devices_has_the_gradients_of_one():
     random = np.random.default_rng(0)
     image = random.normal(3, 2, (8, 4, 6, 5)).astype(np.float32)
@@ -131,3 +166,25 @@ def test_batch_normalisation_over_four_devices_has_the_gradients_of_one():
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), four[0], one[0])
     np.testing.assert_allclose(devices.join(four[1]), one[1], rtol=1e-4, atol=1e-8)
+
+
+def test_rematerialisation_changes_neither_values_nor_gradients_and_keeps_less():
+    image, weight = np.random.default_rng(0).normal(size=(2, 2, 32, 32, 3)).astype(np.float32)
+    found, sizes = [], []
+    for remat in (False, True):
+        model = networks.make_model(reconstructive_width=4, discriminative_width=2, dtype='float32', remat=remat)
+        variables = networks.init_variables(model, image.shape[1:3], seed=0)
+
+        def loss(params, model=model, stats=variables['batch_stats']):
+            (reconstruction, logits), changes = model.apply(
+                {'params': params, 'batch_stats': stats}, image, train=True, mutable=['batch_stats']
+            )
+            return (reconstruction * weight).mean() + jnp.square(logits).mean(), changes
+
+        found.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params']))
+        kept = jax.eval_shape(lambda params, loss=loss: jax.vjp(loss, params, has_aux=True)[1], variables['params'])
+        sizes.append(sum(leaf.size for leaf in jax.tree.leaves(kept)))
+    assert jax.tree.structure(found[0]) == jax.tree.structure(found[1])
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+    assert sizes[1] < sizes[0] / 2
