@@ -102,21 +102,21 @@ def parse_sizes(text):
     return [tuple(map(int, part.replace('/', ':').split(':'))) for part in text.split(',')]
 
 
-def contenders(flags, size, widths, batch):
-    """Ours in each dtype, and PyTorch in each variant, as started processes."""
+def commands(flags, size, widths, batch):
+    """{name: command} of ours in each dtype, and of PyTorch in each variant."""
     shape = [f'--size={size}', f'--widths={widths[0]}/{widths[1]}', f'--batch={batch}']
-    found = []
+    found = {}
     for dtype in flags.dtype.split(','):
         command = [sys.executable, '-m', 'benchmarks.ours', *shape, f'--dtype={dtype}']
         if flags.remat:
             command.append('--remat')
-        found.append(Contender(f'draem_jax {dtype}{" remat" if flags.remat else ""}', command, flags.verbose))
+        found[f'draem_jax {dtype}{" remat" if flags.remat else ""}'] = command
     if flags.pytorch:
         python = sys.executable if flags.pytorch == 'python' else flags.pytorch
         for variant in flags.variants.split(','):
             command = [python, '-m', 'benchmarks.pytorch_opponent', *shape, f'--variant={variant}']
             command.append(f'--threads={flags.threads}')
-            found.append(Contender(f'PyTorch {variant}', command, flags.verbose))
+            found[f'PyTorch {variant}'] = command
     return found
 
 
@@ -238,10 +238,12 @@ def main(work, doc):
     table = []
     for size, *widths in parse_sizes(flags.sizes):
         for batch in map(int, flags.batch.split(',')):
-            running = contenders(flags, size, widths, batch)
+            running, facts = [], {}
             try:
-                # In turn: a matrix product measured beside another contender's start would say little.
-                facts = {one.name: one.ask('facts') for one in running}
+                for name, command in commands(flags, size, widths, batch).items():
+                    running.append(Contender(name, command, flags.verbose))
+                    # Before the next one starts, beside which the rate of matrix products would say little.
+                    facts[name] = running[-1].ask('facts')
                 check_parameters(facts)
                 ours = facts[running[0].name]
                 if ours is None:

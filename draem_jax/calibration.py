@@ -10,7 +10,6 @@ import math
 import pathlib
 
 import numpy as np
-from scipy import special
 
 from draem_jax import runs
 from draem_jax.errors import UserError
@@ -22,7 +21,8 @@ MIN_NORMALS_FOR_PIXELS = 20  # Below it, a bootstrap over images shows less spre
 # Where the pixels of maps are counted: evenly spaced in the logit, 0.008 apart, which changes a threshold by less than
 # one hundredth of its odds; and the first number above 1, which no pixel reaches. Exactly representable in float32, as
 # maps are, so that counts here and comparisons later agree.
-LEVELS = np.unique(np.append(special.expit(np.linspace(-16, 16, 4097)), np.nextafter(np.float32(1), 2)).astype('f4'))
+_PROBABILITIES = 1 / (1 + np.exp(-np.linspace(-16, 16, 4097)))
+LEVELS = np.unique(np.append(_PROBABILITIES, np.nextafter(np.float32(1), 2)).astype(np.float32))
 
 
 def image_threshold(scores, target_fpr):
@@ -55,6 +55,8 @@ def image_threshold(scores, target_fpr):
     above = max(above, 1)
     threshold = np.nextafter(scores[number - above], np.float32(np.inf))
     tails = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    from scipy import special  # It takes a while, and predict.py only reads what is calibrated.
+
     interval = special.betaincinv(above, number + 1 - above, tails)
     note = None
     if not enough:

@@ -1,6 +1,7 @@
 """A trained run as a function of images: scores, maps, decisions and defect regions. Needs no TensorFlow."""
 
 import collections
+import concurrent.futures
 import dataclasses
 import functools
 import math
@@ -53,8 +54,8 @@ def load(run, step=None, *, threshold=None, pixel_threshold=None, tile=0, batch_
     >>> [found.decision for found in strict(['photo.png', 'photo.png'])]
     [True, True]
 
-    The program is compiled at the first image; `draem_jax.devices.cache_compilations()` before it keeps the compiled
-    program on disk for the next process.
+    The program is compiled while the checkpoint is read; `draem_jax.devices.cache_compilations()` before it keeps the
+    compiled program on disk for the next process.
 
     Args:
         run: directory that train.py wrote to.
@@ -86,22 +87,27 @@ def load(run, step=None, *, threshold=None, pixel_threshold=None, tile=0, batch_
     for name, value in (('threshold', threshold), ('pixel_threshold', pixel_threshold)):
         if value is not None and math.isnan(value):  # Nothing would ever reach it.
             raise UserError(f'{name}={value}: expected a number.')
-    step, variables = checkpoints.restore_variables(run, networks.variable_shapes(model, image_size), step)
+    if batch_size is None:
+        batch_size = 1 if jax.default_backend() == 'cpu' else usual_batch_size
+    batch_size = -(-batch_size // devices.count()) * devices.count()
+    template = _template(model, image_size)
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        restoring = thread.submit(checkpoints.restore_variables, run, template, step)
+        predict = _predictor(model, score_window, image_size, batch_size)  # Meanwhile: it is as long.
+        step, variables = restoring.result()
     found, note = calibration.find(run, step=step, score_window=score_window, tile=tile or 0)
     if found is not None:
         threshold = found['image']['threshold'] if threshold is None else threshold
         pixel_threshold = found['pixel']['threshold'] if pixel_threshold is None else pixel_threshold
-    if batch_size is None:
-        batch_size = 1 if jax.default_backend() == 'cpu' else usual_batch_size
     return Detector(
-        _predictor(model, score_window),
+        predict,
         devices.replicate(variables),
         step=step,
         image_size=image_size,
         antialias=antialias,
         score_window=score_window,
         tile=tile or 0,
-        batch_size=-(-batch_size // devices.count()) * devices.count(),
+        batch_size=batch_size,
         threshold=threshold,
         pixel_threshold=pixel_threshold,
         calibration_note=note,
@@ -113,7 +119,7 @@ class Detector:
     """Looks at images; made by `load`, whose arguments explain most of the attributes.
 
     Attributes:
-        predict: of `inference.make_predict`, mapped by `devices.parallel_predict`.
+        predict: of `inference.make_predict`, mapped by `devices.parallel_predict` and compiled.
         variables: of the networks.
         step, image_size, antialias, score_window, tile, batch_size: how images are looked at.
         threshold, pixel_threshold: from where on an image and a pixel count as defective; None where not known.
@@ -227,9 +233,15 @@ class Detector:
 
 
 @functools.cache
-def _predictor(model, score_window):
-    """Shared by all detectors whose networks are alike, so that only the first of them is compiled."""
-    return devices.parallel_predict(inference.make_predict(model, score_window=score_window))
+def _predictor(model, score_window, image_size, batch_size):
+    """Shared by all detectors that are alike in these, so that only the first of them is compiled."""
+    predict = devices.parallel_predict(inference.make_predict(model, score_window=score_window))
+    return devices.compile_predict(predict, _template(model, image_size), (batch_size, *image_size, 3))
+
+
+@functools.cache
+def _template(model, image_size):
+    return networks.variable_shapes(model, image_size)
 
 
 def _open(image):
