@@ -6,6 +6,8 @@
     python evaluate.py --workdir=runs/quickstart --watch        each new checkpoint, until the training has ended
     python evaluate.py --workdir=runs/mvtec                     of a sweep each run, and the table of all
 
+Several processes share the predictions with the flags that train.py takes for it (--distributed and so on).
+
 Writes results.json, results.csv, scores.csv, picture sheets and report/index.html to <workdir>/evaluation/<step>/. The
 newest checkpoint counts unless --step names another; nothing is selected on the test images.
 """

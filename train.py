@@ -40,7 +40,7 @@ from draem_jax import (
     training,
     validation,
 )
-from draem_jax.errors import Preempted
+from draem_jax.errors import Diverged, Preempted
 
 _PICTURE_ROWS = 6
 _VALIDATION_SEED = 2**31 - 1  # The same examples for every seed of training, and none that a training sees.
@@ -53,7 +53,11 @@ def main():
     hosts = command_line.hosts()
     if hosts is not None:
         devices.connect(**hosts)
-    run(flags.FLAGS.config, flags.FLAGS.workdir, profile_steps)
+    try:
+        run(flags.FLAGS.config, flags.FLAGS.workdir, profile_steps)
+    except Diverged:  # Which all processes see at the same step: the first to leave would take the others with it.
+        devices.wait_for_all('divergence')
+        raise
     devices.wait_for_all('the end')
 
 
