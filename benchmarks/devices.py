@@ -4,11 +4,11 @@
     python -m benchmarks.devices --devices=1,2,4 --steps=20 --out=devices.json
 
 On a CPU the devices are virtual: processes of their own see the same cores as so many devices. The losses of some steps
-are compared with those of one device, from the first step on and from a later one. At the first, gradients of many
-parameters are little more than rounding, and Adam turns each into a whole step, so that the order of a sum decides on
-its sign; later that has passed. Then, in one process of two devices, the update mapped over both is timed
-against the plain jitted update on one, at the same global batch, in turns; and the two things that only the former has:
-an all-reduce of the gradients, and one of each batch normalisation's statistics.
+are compared with those of one device, from the first step on and from a later one. In float32 the order of a sum
+changes its last digits, and so deep a network with batch normalisation multiplies them step by step; how far that gets
+in some steps depends on --learning_rate. Then, in one process of two devices, the update mapped over both is timed
+against the plain jitted update on one, at the same global batch, in turns: only the former has all-reduces, one of the
+gradients and two of each batch normalisation.
 """
 
 import argparse
@@ -20,10 +20,8 @@ import sys
 import tempfile
 import time
 
-LEARNING_RATE = 1e-4  # the paper's
 
-
-def make(size, widths, batch_size, *, axis_name):
+def make(size, widths, batch_size, learning_rate, *, axis_name):
     """(networks, optimizer, initial state, batches from some step on): the quickstart's, at a size."""
     from configs import command_line, quickstart  # noqa: F401  The former keeps TensorFlow quiet.
     from data import inputs, pipeline
@@ -34,7 +32,7 @@ def make(size, widths, batch_size, *, axis_name):
     model = networks.make_model(
         reconstructive_width=widths[0], discriminative_width=widths[1], dtype='float32', axis_name=axis_name
     )
-    optimizer = training.make_optimizer(LEARNING_RATE)
+    optimizer = training.make_optimizer(learning_rate)
     state = training.init_state(networks.init_variables(model, (size, size), seed=0), optimizer)
     loaded = inputs.load(**config.dataset)
 
@@ -51,7 +49,7 @@ def make(size, widths, batch_size, *, axis_name):
     return model, optimizer, state, batches
 
 
-def losses(size, widths, batch_size, steps, state_file, *, saves=False):
+def losses(size, widths, batch_size, learning_rate, steps, state_file, *, saves=False):
     """The loss of each of `steps` steps, over all devices that JAX sees, from the state in a file or from the start.
 
     With `saves` the last state is written to the file.
@@ -61,7 +59,7 @@ def losses(size, widths, batch_size, steps, state_file, *, saves=False):
 
     from draem_jax import devices, training
 
-    model, optimizer, state, batches = make(size, widths, batch_size, axis_name=devices.AXIS)
+    model, optimizer, state, batches = make(size, widths, batch_size, learning_rate, axis_name=devices.AXIS)
     leaves, structure = jax.tree.flatten(state)
     if os.path.exists(state_file):
         with np.load(state_file) as arrays:
@@ -77,14 +75,14 @@ def losses(size, widths, batch_size, steps, state_file, *, saves=False):
     return found
 
 
-def ratio(size, widths, batch_size, repeats):
+def ratio(size, widths, batch_size, learning_rate, repeats):
     """Seconds of a step: mapped over all devices, and jitted on one, in turns."""
     import jax
 
     from draem_jax import devices, training
 
     states, updates = {}, {}
-    model, optimizer, state, batches = make(size, widths, batch_size, axis_name=devices.AXIS)
+    model, optimizer, state, batches = make(size, widths, batch_size, learning_rate, axis_name=devices.AXIS)
     batch = next(batches(0))
     mapped = devices.parallel_update(training.make_update(model, optimizer))
     split = next(devices.prefetch([batch]))
@@ -127,11 +125,14 @@ def main():
     parser.add_argument('--steps', type=int, default=20, help='whose losses are compared')
     parser.add_argument('--repeats', type=int, default=30, help='of the timed steps')
     parser.add_argument('--out', help='JSON file')
+    parser.add_argument('--learning_rate', type=float, default=1e-4, help="the paper's")
     parser.add_argument('--later', type=int, default=600, help='the later step from which on losses are compared')
     parser.add_argument('--part', choices=('losses', 'warm', 'ratio'), help=argparse.SUPPRESS)
     parser.add_argument('--state', default='', help=argparse.SUPPRESS)
     options = parser.parse_args()
-    setting = (options.size, tuple(map(int, options.widths.split(','))), options.batch)
+    # What the later comparison starts from is trained at the usual rate.
+    rate = 1e-4 if options.part == 'warm' else options.learning_rate
+    setting = (options.size, tuple(map(int, options.widths.split(','))), options.batch, rate)
     if options.part == 'ratio':
         print(json.dumps(ratio(*setting, options.repeats)))
     elif options.part:
@@ -144,7 +145,8 @@ def main():
 def compare(options):
     """Prints what this file is for."""
     handed_on = [
-        f'--{name}={getattr(options, name)}' for name in ('size', 'widths', 'batch', 'steps', 'repeats', 'later')
+        f'--{name}={getattr(options, name)}'
+        for name in ('size', 'widths', 'batch', 'steps', 'repeats', 'later', 'learning_rate')
     ]
     counts = [int(count) for count in options.devices.split(',')]
     print(f'{options.steps} steps of {options.batch} images of {options.size} px, widths {options.widths}, float32')

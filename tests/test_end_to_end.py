@@ -8,6 +8,7 @@ import shutil
 import signal
 
 import cv2
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -49,6 +50,7 @@ def tiny_config(root):
     config.dataset.texture_count = 8
     config.model.reconstructive_width = 2
     config.model.discriminative_width = 2
+    config.optimizer.decay_at = ()  # Whatever its length, a run is then the same program, which is compiled once.
     config.training.batch_size = 4
     config.training.steps = STEPS
     config.training.log_every_steps = 1
@@ -114,8 +116,6 @@ def test_a_run_leaves_what_the_contract_says(run):
     assert json.loads((run / 'finished.json').read_text())['step'] == STEPS
     lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
     assert [line['step'] for line in lines if 'loss' in line] == [1, 2, 3, 4]
-    rates = [line['learning_rate'] for line in lines if 'loss' in line]
-    assert rates == pytest.approx([1e-4, 1e-4, 1e-4, 2e-5])  # 80 % and 90 % of 4 steps are 3 and 4.
     assert 'validation/pixel_ap' in lines[-1]
     assert (run / 'checkpoints' / str(STEPS)).is_dir()
     assert list(run.glob('events.out.tfevents.*'))
@@ -217,8 +217,34 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_made_again(config, run, 
     assert logged_steps(workdir) == [1, 2, 3, 4]
 
 
-def test_not_a_number_in_the_data_ends_a_run_before_it_spoils_anything(config, run, tmp_path, monkeypatch):
+class OneBlock(nn.Module):
+    """In the place of the networks where another program would have to be compiled."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        x = networks.ConvBlock((4,), axis_name=self.axis_name)(image, train=train)
+        return nn.Conv(3, (1, 1))(x), nn.Conv(2, (1, 1))(x)
+
+
+@pytest.fixture
+def small_networks(monkeypatch):
+    monkeypatch.setattr(networks, 'make_model', lambda axis_name=None, **model: OneBlock(axis_name))
+
+
+def test_the_rate_falls_after_the_steps_that_the_config_says(config, tmp_path, small_networks):
     config = config.copy_and_resolve_references()
+    config.optimizer.decay_at = (0.8, 0.9)
+    train.run(config, str(tmp_path))
+    lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    rates = [line['learning_rate'] for line in lines if 'loss' in line]
+    assert rates == pytest.approx([1e-4, 1e-4, 1e-4, 2e-5])  # 80 % and 90 % of 4 steps are 3 and 4.
+
+
+def test_not_a_number_in_the_data_ends_a_run_before_it_spoils_anything(config, tmp_path, small_networks, monkeypatch):
+    config = config.copy_and_resolve_references()
+    train.run(config, str(tmp_path / 'good'))
     config.training.log_every_steps = 0  # Then the host looks before it saves, and no checkpoint may come of step 4.
 
     def spoil(k, batch):
@@ -226,11 +252,11 @@ def test_not_a_number_in_the_data_ends_a_run_before_it_spoils_anything(config, r
 
     change_batches(monkeypatch, spoil)
     with pytest.raises(Diverged, match=r'step 3, learning rate 0\.0001: .*loss nan'):
-        train.run(config, str(tmp_path))
-    assert checkpoints.list_steps(tmp_path) == [2]
-    assert_equal(restored(config, tmp_path, 2), restored(config, run, 2))
-    assert not (tmp_path / 'finished.json').exists()
-    assert not (tmp_path / 'metrics.jsonl').exists()
+        train.run(config, str(tmp_path / 'bad'))
+    assert checkpoints.list_steps(tmp_path / 'bad') == [2]
+    assert_equal(restored(config, tmp_path / 'bad', 2), restored(config, tmp_path / 'good', 2))
+    assert not (tmp_path / 'bad' / 'finished.json').exists()
+    assert not (tmp_path / 'bad' / 'metrics.jsonl').exists()
 
 
 def test_a_finished_run_is_left_alone(config, run, capsys):

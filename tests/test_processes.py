@@ -26,9 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def config(tmp_path_factory):
     root = tmp_path_factory.mktemp('data')
     draw_data_set(root)
-    config = tiny_config(root)
-    config.optimizer.decay_at = ()  # The length, in which the runs differ, then makes no difference.
-    return config
+    return tiny_config(root)
 
 
 @pytest.fixture(scope='module')

@@ -497,9 +497,11 @@ def test_a_cell_is_trained_evaluated_and_in_the_table(tmp_path):
     trees.draw_tree(tmp_path / 'parts')
     arguments = ['--config=configs/folder.py', f'--config.dataset.root={tmp_path / "parts"}', '--seeds=4']
     arguments += ['--config.dataset.image_size=(32, 32)', '--config.dataset.texture_count=4']
-    arguments += ['--config.model.reconstructive_width=1', '--config.model.discriminative_width=1']
+    # The networks of test_end_to_end, which are compiled already.
+    arguments += ['--config.model.reconstructive_width=2', '--config.model.discriminative_width=2']
+    arguments += ['--config.optimizer.decay_at=()', '--config.evaluation.score_window=3']
     arguments += ['--config.training.steps=1', '--config.training.batch_size=4', '--config.evaluation.batch_size=4']
-    arguments += ['--config.dataset.validation_fraction=0', '--config.evaluation.report=false', '--devices_per_run=1']
+    arguments += ['--config.dataset.validation_fraction=0', '--config.evaluation.report=false']
     first = call(*arguments, f'--workdir={tmp_path / "sweep"}')
     assert (first.returncode, first.stderr) == (0, '')
     line, _ = csv.DictReader((tmp_path / 'sweep/table.csv').read_text().splitlines())
