@@ -4,8 +4,8 @@
 
     python train.py --config=configs/quickstart.py:metal --workdir=runs/quickstart
 
-Metal, seeds 0 to 2: image AUROC 0.988 to 1.000, pixel AUROC 0.984 to 0.993, pixel AP 0.87 to 0.93; under four minutes
-on two cores of an Intel Xeon server. Fabric and wood are harder and want more steps.
+Metal, seeds 0 to 2, with 1200 of the 1800 steps: image AUROC 0.961 to 1.000, pixel AUROC 0.976 to 0.995, pixel AP 0.79
+to 0.94; about five minutes on two cores of an Intel Xeon server. Fabric and wood are harder and want more steps.
 """
 
 from configs import default
@@ -21,8 +21,8 @@ def get_config(arg='metal'):
     config.model.reconstructive_width = 16
     config.model.discriminative_width = 8
     config.optimizer.learning_rate = 1e-3
-    config.training.steps = 1200
-    config.training.checkpoint_every_steps = 400
+    config.training.steps = 1800
+    config.training.checkpoint_every_steps = 600
     config.training.picture_every_steps = 200
     config.evaluation.score_window = 5
     return config

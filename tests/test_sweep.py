@@ -130,7 +130,7 @@ def test_the_table_has_means_and_deviations_over_seeds(swept):
 
 def test_what_is_finished_is_skipped_and_the_rest_goes_on(swept, capsys):
     swept.run()
-    (swept.workdir / 'wood/seed_0/evaluation/1200/results.json').unlink()
+    (swept.workdir / 'wood/seed_0/evaluation/1800/results.json').unlink()
     assert swept.run() == 0
     assert 'metal, seed 0: finished before, skipped.' in capsys.readouterr().out
     assert swept.commands('metal/seed_0') == ['train', 'evaluate']
