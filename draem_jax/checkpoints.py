@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from draem_jax import devices
-from draem_jax.errors import UserError
+from draem_jax.errors import UserError, first_line
 from draem_jax.training import TrainState
 
 FOLDER = 'checkpoints'
@@ -189,7 +189,7 @@ def _restore(manager, step, **templates):
     except (MemoryError, jax.errors.JaxRuntimeError):  # Not the fault of the files.
         raise
     except Exception as error:  # Orbax and its storage raise all kinds.
-        raise DamagedCheckpointError(f'{name} is damaged: {_first_line(error)}') from error
+        raise DamagedCheckpointError(f'{name} is damaged: {_reason(error)}') from error
     if difference:
         raise UserError(
             f'{name} does not fit the networks of the config: {difference}. config.json says with which values of '
@@ -252,9 +252,8 @@ def _folder(workdir):
     return pathlib.Path(workdir).resolve() / FOLDER
 
 
-def _first_line(error):
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return line.partition(' See full TensorStore')[0][:300]
+def _reason(error):
+    return first_line(error).partition(' See full TensorStore')[0][:300]
 
 
 def _warn(line):

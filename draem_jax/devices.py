@@ -15,7 +15,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from draem_jax.errors import UserError
+from draem_jax.errors import UserError, first_line
 
 AXIS = 'devices'  # the name of the mapped axis: for pmean, and for BatchNorm(axis_name=...)
 
@@ -78,7 +78,7 @@ def connect(*, coordinator=None, process_count=None, process_index=None, heartbe
                 '--coordinator=HOST:PORT --process_count=N --process_index=I.'
             )
         )
-        raise UserError(f'This process cannot connect to the others: {_first_line(error)}{hint}') from error
+        raise UserError(f'This process cannot connect to the others: {first_line(error)}{hint}') from error
 
 
 def leave(code):
@@ -99,7 +99,7 @@ def explaining_lost_processes():
         if process_count() == 1 or isinstance(error, UserError):
             raise
         raise UserError(
-            f'Another process is gone: {_first_line(error)} Start all of them again with the same flags to go on from '
+            f'Another process is gone: {first_line(error)} Start all of them again with the same flags to go on from '
             'the newest checkpoint.'
         ) from error
 
@@ -261,7 +261,3 @@ def cache_compilations(folder=None):
 
 def _mesh():
     return Mesh(np.array(jax.local_devices()), (AXIS,))
-
-
-def _first_line(error):
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

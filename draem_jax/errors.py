@@ -21,3 +21,8 @@ class Preempted(Exception):  # noqa: N818  Nothing is wrong.
     """A training that was asked to stop, and has saved what it takes to go on; the message is one line."""
 
     exit_code = 42
+
+
+def first_line(error):
+    """The first line of what an exception says that is not empty; its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -8,10 +8,10 @@ import shutil
 import signal
 
 import cv2
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from tiny_run import OneBlock
 
 import draem_jax
 import evaluate
@@ -215,17 +215,6 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_made_again(config, run, 
     assert f"step {STEPS} in '{workdir}' is damaged" in capfd.readouterr().err
     assert_equal(restored(config, workdir, STEPS), restored(config, run, STEPS))
     assert logged_steps(workdir) == [1, 2, 3, 4]
-
-
-class OneBlock(nn.Module):
-    """In the place of the networks where another program would have to be compiled."""
-
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, image, *, train):
-        x = networks.ConvBlock((4,), axis_name=self.axis_name)(image, train=train)
-        return nn.Conv(3, (1, 1))(x), nn.Conv(2, (1, 1))(x)
 
 
 @pytest.fixture

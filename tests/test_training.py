@@ -1,11 +1,11 @@
 """One update of a tiny network on four devices: its losses, its equality with one device, its schedule."""
 
 import cv2
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from test_losses import reference_focal, reference_l2, reference_ssim
+from tiny_run import OneBlock
 
 from draem_jax import devices, divergence, errors, networks, training
 
@@ -66,22 +66,13 @@ def test_losses_of_a_step_equal_numpy_on_the_whole_batch(model, state, step):
     np.testing.assert_allclose(metrics['loss'], sum(expected.values()), rtol=1e-5)
 
 
-class Small(nn.Module):
-    """What an update takes for the networks, with a batch normalisation, and compiled in a moment."""
-
-    @nn.compact
-    def __call__(self, image, *, train):
-        x = networks.ConvBlock((4,), axis_name=devices.AXIS)(image, train=train)
-        return nn.Conv(3, (1, 1))(x), nn.Conv(2, (1, 1))(x)
-
-
 def test_one_two_and_four_devices_train_alike_for_twenty_steps(optimizer):
     # Whole networks multiply rounding from step to step (benchmarks/devices.py); this one does not.
-    state = training.init_state(networks.init_variables(Small(), SIZE, seed=0), optimizer)
+    state = training.init_state(networks.init_variables(OneBlock(devices.AXIS), SIZE, seed=0), optimizer)
 
     def values(count):
         update = jax.pmap(
-            training.make_update(Small(), optimizer),
+            training.make_update(OneBlock(devices.AXIS), optimizer),
             axis_name=devices.AXIS,
             in_axes=(None, 0),
             out_axes=None,
@@ -105,10 +96,10 @@ def test_slices_give_the_mean_of_their_gradients(optimizer):
     batch = jax.tree.map(
         lambda *leaves: np.concatenate([leaf.reshape(4, 2, *SIZE, -1) for leaf in leaves], 1), *examples
     )
-    state = training.init_state(networks.init_variables(Small(), SIZE, seed=0), optimizer)
+    state = training.init_state(networks.init_variables(OneBlock(devices.AXIS), SIZE, seed=0), optimizer)
 
     def step(batch, slices):
-        update = devices.parallel_update(training.make_update(Small(), optimizer, slices=slices))
+        update = devices.parallel_update(training.make_update(OneBlock(devices.AXIS), optimizer, slices=slices))
         return jax.device_get(update(devices.replicate(state), batch)[:2])
 
     (sliced, metrics), (one, of_one), (other, of_other) = (

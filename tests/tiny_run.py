@@ -1,5 +1,6 @@
 """The directory of a run with networks that were never trained, but that answer differently to every image."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -7,6 +8,17 @@ from configs import folder
 from draem_jax import checkpoints, networks, runs, training
 
 STEP = 7
+
+
+class OneBlock(nn.Module):
+    """What a training takes for the networks, with one block of them, and compiled in a moment."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        x = networks.ConvBlock((4,), axis_name=self.axis_name)(image, train=train)
+        return nn.Conv(3, (1, 1))(x), nn.Conv(2, (1, 1))(x)
 
 
 def write_run(workdir, *, root='', image_size=(32, 32), antialias=False, batch_size=4):
