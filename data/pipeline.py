@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import os
 import weakref
 
 import numpy as np
@@ -60,10 +61,24 @@ def _batches(images, textures, seed, positions, batch_size, options):
     make = tf.autograph.experimental.do_not_convert(
         functools.partial(synthesis.make_example, images, textures, seed, **options)
     )
-    made = positions.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batches = _iterate(made.batch(batch_size, drop_remainder=True).prefetch(2), (images, textures), tf.errors.OpError)
+    made = positions.map(make, num_parallel_calls=_cores(), deterministic=True)
+    dataset = made.batch(batch_size, drop_remainder=True).prefetch(2).with_options(_untuned())
+    batches = _iterate(dataset, (images, textures), tf.errors.OpError)
     _open.add(batches)
     return batches
+
+
+def _cores():
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+
+
+def _untuned():
+    # There is nothing to tune, and the thread that does it looks up only every so often, up to a minute: so long would
+    # the end of an iterator wait for it.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def _iterate(dataset, banks, tensorflow_error):
