@@ -6,7 +6,8 @@
 On a CPU the devices are virtual: processes of their own see the same cores as so many devices. The losses of some steps
 are compared with those of one device, from the first step on and from a later one. In float32 the order of a sum
 changes its last digits, and so deep a network with batch normalisation multiplies them step by step; how far that gets
-in some steps depends on --learning_rate. Then, in one process of two devices, the update mapped over both is timed
+in some steps depends on --learning_rate. So one device is compared with itself as well, when a single weight of its
+state, the first, is another by its last bit. Then, in one process of two devices, the update mapped over both is timed
 against the plain jitted update on one, at the same global batch, in turns: only the former has all-reduces, one of the
 gradients and two of each batch normalisation.
 """
@@ -49,10 +50,10 @@ def make(size, widths, batch_size, learning_rate, *, axis_name):
     return model, optimizer, state, batches
 
 
-def losses(size, widths, batch_size, learning_rate, steps, state_file, *, saves=False):
+def losses(size, widths, batch_size, learning_rate, steps, state_file, *, saves=False, nudges=False):
     """The loss of each of `steps` steps, over all devices that JAX sees, from the state in a file or from the start.
 
-    With `saves` the last state is written to the file.
+    With `saves` the last state is written to the file; with `nudges` one weight starts as the next larger number.
     """
     import jax
     import numpy as np
@@ -64,6 +65,11 @@ def losses(size, widths, batch_size, learning_rate, steps, state_file, *, saves=
     if os.path.exists(state_file):
         with np.load(state_file) as arrays:
             state = structure.unflatten([arrays[str(k)] for k in range(len(leaves))])
+    if nudges:
+        kernel = np.array(jax.tree.leaves(state.params)[-1])
+        kernel.flat[0] = np.nextafter(kernel.flat[0], np.float32(np.inf))
+        flat, tree = jax.tree.flatten(state.params)
+        state = state.replace(params=tree.unflatten([*flat[:-1], kernel]))
     update = devices.parallel_update(training.make_update(model, optimizer))
     found, fed = [], devices.prefetch(batches(int(state.step)))
     state = devices.replicate(state)
@@ -113,7 +119,7 @@ def in_a_process(devices, *arguments):
     done = subprocess.run(
         command, env={**os.environ, 'XLA_FLAGS': flags}, stdout=subprocess.PIPE, text=True, check=True
     )
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])  # Before it TFDS says that it prepares the data set.
 
 
 def main():
@@ -127,7 +133,7 @@ def main():
     parser.add_argument('--out', help='JSON file')
     parser.add_argument('--learning_rate', type=float, default=1e-4, help="the paper's")
     parser.add_argument('--later', type=int, default=600, help='the later step from which on losses are compared')
-    parser.add_argument('--part', choices=('losses', 'warm', 'ratio'), help=argparse.SUPPRESS)
+    parser.add_argument('--part', choices=('losses', 'nudged', 'warm', 'ratio'), help=argparse.SUPPRESS)
     parser.add_argument('--state', default='', help=argparse.SUPPRESS)
     options = parser.parse_args()
     # What the later comparison starts from is trained at the usual rate.
@@ -137,7 +143,8 @@ def main():
         print(json.dumps(ratio(*setting, options.repeats)))
     elif options.part:
         steps = options.later if options.part == 'warm' else options.steps
-        print(json.dumps(losses(*setting, steps, options.state, saves=options.part == 'warm')))
+        part = {'saves': options.part == 'warm', 'nudges': options.part == 'nudged'}
+        print(json.dumps(losses(*setting, steps, options.state, **part)))
     else:
         compare(options)
 
@@ -156,14 +163,15 @@ def compare(options):
             state = f'--state={folder}/{first}.npz'
             if first:
                 in_a_process(1, '--part=warm', state, *handed_on)
-            by_count = {count: in_a_process(count, '--part=losses', state, *handed_on) for count in counts}
-            reference = by_count[counts[0]]
-            for count, values in by_count.items():
+            compared = {f'{count} devices': in_a_process(count, '--part=losses', state, *handed_on) for count in counts}
+            reference = compared[f'{counts[0]} devices']
+            compared['a last bit'] = in_a_process(counts[0], '--part=nudged', state, *handed_on)
+            for name, values in compared.items():
                 differences = [abs(value - one) / one for value, one in zip(values, reference, strict=True)]
-                found['losses'][f'{count} from {first}'] = values
-                found['largest_relative_difference'][f'{count} from {first}'] = max(differences)
+                found['losses'][f'{name} from {first}'] = values
+                found['largest_relative_difference'][f'{name} from {first}'] = max(differences)
                 print(
-                    f'from step {first}, {count} devices: first loss {values[0]:.7g}, last {values[-1]:.7g}, differs '
+                    f'from step {first}, {name}: first loss {values[0]:.7g}, last {values[-1]:.7g}, differs '
                     f'from that of {counts[0]} by {differences[0]:.1e} at first and {max(differences):.1e} at most',
                     flush=True,
                 )
