@@ -95,7 +95,14 @@ class ConvBlock(nn.Module):
 
 def _last_convolution(channels):
     # In float32 whatever the rest is: losses and maps would see the rounding, and it costs next to nothing.
-    return nn.Conv(channels, (3, 3), dtype=jnp.float32, kernel_init=nn.initializers.normal(0.02), name='output')
+    return nn.Conv(
+        channels,
+        (3, 3),
+        dtype=jnp.float32,
+        kernel_init=nn.initializers.normal(0.02),
+        conv_general_dilated=convolve,
+        name='output',
+    )
 
 
 class ReconstructiveSubnetwork(nn.Module):

@@ -46,14 +46,15 @@ def test_max_pooling_gradient_goes_back_to_where_the_values_came_from():
     np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize('channels', [(3, 4), (16, 8), (8, 16)])
+@pytest.mark.parametrize('width', [5, 8])  # of the image: of an odd one no pixels go together
+@pytest.mark.parametrize('channels', [(3, 4), (6, 8), (16, 8), (8, 16), (24, 8)])
 @pytest.mark.parametrize('parted_from', [0, 2**30])  # the gradient of the kernel in parts, and XLA's
-def test_convolution_has_the_values_and_gradients_of_lax(channels, parted_from, monkeypatch):
+def test_convolution_has_the_values_and_gradients_of_lax(width, channels, parted_from, monkeypatch):
     monkeypatch.setattr(layers, '_PARTED_FROM', parted_from)
     monkeypatch.setattr(layers, '_PART_BYTES', 400)
-    image = RANDOM.normal(size=(2, 8, 5, channels[0])).astype(np.float32)
+    image = RANDOM.normal(size=(2, 8, width, channels[0])).astype(np.float32)
     kernel = RANDOM.normal(size=(3, 3, *channels)).astype(np.float32)
-    weight = RANDOM.normal(size=(2, 8, 5, channels[1])).astype(np.float32)
+    weight = RANDOM.normal(size=(2, 8, width, channels[1])).astype(np.float32)
     settings = {'window_strides': (1, 1), 'padding': 'SAME', 'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
 
     def weighted_sum(convolve):
