@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import contest
-from draem_jax import devices, inference, memory, networks, training
+from draem_jax import devices, inference, networks, training
 
 
 def draw_batch(batch, size):
@@ -137,7 +137,6 @@ def main():
     parser.add_argument('--dtype', default='float32')
     parser.add_argument('--remat', action='store_true')
     flags = parser.parse_args()
-    memory.keep_freed()
     devices.cache_compilations()
     widths = tuple(map(int, flags.widths.split('/')))
     side = Side(flags.size, widths, flags.batch, flags.dtype, flags.remat)

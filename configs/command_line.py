@@ -9,7 +9,6 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import checks, default
-from draem_jax import memory
 from draem_jax.errors import Preempted, UserError
 
 # Before TensorFlow is imported: no start-up messages beside ours. It announces oneDNN whatever the log level, and the
@@ -76,7 +75,6 @@ def run(main, *, takes_arguments=False, leave=sys.exit):
         leave: what ends the process after an error, given its exit code.
     """
     logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
-    memory.keep_freed()
 
     def guarded(arguments):
         if len(arguments) > 1 and not takes_arguments:

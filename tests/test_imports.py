@@ -57,7 +57,7 @@ def test_imports_are_found_wherever_they_stand(source, names):
     [
         ('draem_jax', {'draem_jax'}),
         ('data', {'data', 'draem_jax.images', 'draem_jax.files', 'draem_jax.errors'}),
-        ('configs', {'configs', 'draem_jax.errors', 'draem_jax.memory'}),
+        ('configs', {'configs', 'draem_jax.errors'}),
     ],
 )
 def test_of_our_own_files_a_library_imports_only_those_below_it(folder, allowed):
