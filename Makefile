@@ -5,6 +5,8 @@ RUN ?= runs/quickstart_$(CATEGORY)
 
 install: .venv/run  ## Make .venv with everything that the scripts need.
 
+# Huge pages for what XLA takes and gives back in every step: the system has 500 times fewer pages to clear.
+quickstart: export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 quickstart: .venv/run  ## Train on the embedded default and evaluate: minutes on two cores.
 	.venv/bin/python train.py --config=configs/quickstart.py:$(CATEGORY) --workdir=$(RUN)
 	.venv/bin/python evaluate.py --workdir=$(RUN)
