@@ -99,7 +99,10 @@ def peak(device):
 
 def parse_sizes(text):
     """'64:16/8,128:32/16' -> [(64, 16, 8), (128, 32, 16)]: pixels, width of either network."""
-    return [tuple(map(int, part.replace('/', ':').split(':'))) for part in text.split(',')]
+    sizes = [tuple(map(int, part.replace('/', ':').split(':'))) for part in text.split(',')]
+    if any(len(numbers) != 3 for numbers in sizes):
+        raise ValueError(text)
+    return sizes
 
 
 def commands(flags, size, widths, batch):
@@ -235,8 +238,12 @@ def main(work, doc):
     flags.dtype = flags.dtype or ('float32' if on_cpu else 'bfloat16,float32')
     flags.variants = flags.variants or (CPU_VARIANTS if on_cpu else CUDA_VARIANTS)
 
+    try:
+        sizes = parse_sizes(flags.sizes)
+    except ValueError:
+        parser.error(f'--sizes={flags.sizes}: expected pixels:widths as in {CPU_SIZES}.')
     table = []
-    for size, *widths in parse_sizes(flags.sizes):
+    for size, *widths in sizes:
         for batch in map(int, flags.batch.split(',')):
             running, facts = [], {}
             try:
