@@ -7,7 +7,7 @@ On a CPU the devices are virtual: processes of their own see the same cores as s
 are compared with those of one device, from the first step on and from a later one. In float32 the order of a sum
 changes its last digits, and so deep a network with batch normalisation multiplies them step by step; how far that gets
 in some steps depends on --learning_rate. So one device is compared with itself as well, when a single weight of its
-state, the first, is another by its last bit. Then, in one process of two devices, the update mapped over both is timed
+state is another by its last bit. Then, in one process of two devices, the update mapped over both is timed
 against the plain jitted update on one, at the same global batch, in turns: only the former has all-reduces, one of the
 gradients and two of each batch normalisation.
 """
@@ -66,10 +66,10 @@ def losses(size, widths, batch_size, learning_rate, steps, state_file, *, saves=
         with np.load(state_file) as arrays:
             state = structure.unflatten([arrays[str(k)] for k in range(len(leaves))])
     if nudges:
-        kernel = np.array(jax.tree.leaves(state.params)[-1])
-        kernel.flat[0] = np.nextafter(kernel.flat[0], np.float32(np.inf))
-        flat, tree = jax.tree.flatten(state.params)
-        state = state.replace(params=tree.unflatten([*flat[:-1], kernel]))
+        arrays, tree = jax.tree.flatten(state.params)
+        arrays[-1] = np.array(arrays[-1])
+        arrays[-1].flat[0] = np.nextafter(arrays[-1].flat[0], np.float32(np.inf))
+        state = state.replace(params=tree.unflatten(arrays))
     update = devices.parallel_update(training.make_update(model, optimizer))
     found, fed = [], devices.prefetch(batches(int(state.step)))
     state = devices.replicate(state)

@@ -4,8 +4,8 @@
     python -m benchmarks.input_pipeline --sizes=256 --cores=1 --out=input_pipeline.json
 
 Images and textures are random pixels in memory, which cost as much as real ones: `official` preset, batches of 8. Each
-figure comes from a process of its own that may run on so many cores and no more, and lets tf.data decide on the rest
-(AUTOTUNE). A part's cost is the difference between runs with and without it, all on one core, so the parts add up.
+figure comes from a process of its own that may run on so many cores and no more, and makes as many examples at a time.
+A part's cost is the difference between runs with and without it, all on one core, so the parts add up.
 Examples/s are the median over --repeats, after a first run that is not counted, with the least and the most.
 """
 
