@@ -12,39 +12,22 @@ Writes results.json, results.csv, scores.csv, picture sheets and report/index.ht
 newest checkpoint counts unless --step names another; nothing is selected on the test images.
 """
 
-import dataclasses
 import functools
-import pathlib
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 
-import cv2
-import flax
-import jax
-import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-import data
-from configs import checks, command_line
-from data import inputs, reading, simulated_test
-from draem_jax import (
-    calibration,
-    checkpoints,
-    devices,
-    evaluation,
-    inference,
-    metrics,
-    networks,
-    report,
-    results,
-    runs,
-    sweep_table,
-)
+from commands import command_line, config_checks, sweep_table
+from data import streaming
+from data.held_out_test import open_tests
+from draem_jax import checkpoints, devices, run_directory
+from draem_jax.detection import calibration
 from draem_jax.errors import UserError
+from draem_jax.evaluation import curve, results
+from draem_jax.evaluation.evaluate import predict_share, write_evaluation
+from draem_jax.model import networks, scoring
 
 _WATCH_SECONDS = 10
 
@@ -56,33 +39,33 @@ def main():
             raise UserError('A sweep is evaluated in one process, and so is --watch: leave out the flags of several.')
         devices.connect(**hosts)
     with devices.explaining_lost_processes():
-        exit_code = run_asked(workdir, step)
+        exit_code = evaluate_as_asked(workdir, step)
         devices.wait_for_all('the end')
     return exit_code
 
 
-def run_asked(workdir, step):
-    """What the flags ask for; returns the exit code."""
+def evaluate_as_asked(workdir, step):
+    """Evaluates what the flags ask for; returns the exit code."""
     if sweep_table.cells(workdir):
         if step is not None or flags.FLAGS.watch:
             raise UserError('Of a sweep the last checkpoint of each run is evaluated: leave out --step and --watch.')
-        return run_sweep(workdir, command_line.changes())
+        return evaluate_sweep(workdir, command_line.changes())
     if flags.FLAGS.watch:
         if step is not None:
             raise UserError('--watch evaluates every new checkpoint: leave out --step.')
         watch(workdir, command_line.changes())
     elif step == 'all':
-        run_all(workdir, command_line.changes())
+        evaluate_all(workdir, command_line.changes())
     elif step == 'best':
-        run(workdir, best_step(workdir), command_line.changes())
+        evaluate_checkpoint(workdir, best_step(workdir), command_line.changes())
     elif step is None or step.isdecimal():
-        run(workdir, None if step is None else int(step), command_line.changes())
+        evaluate_checkpoint(workdir, None if step is None else int(step), command_line.changes())
     else:
         raise UserError(f"--step={step}: expected the step of a checkpoint, 'all' or 'best'.")
     return 0
 
 
-def run(workdir, step=None, changes=None):
+def evaluate_checkpoint(workdir, step=None, changes=None):
     """Evaluates one checkpoint of a run.
 
     Args:
@@ -96,13 +79,13 @@ def run(workdir, step=None, changes=None):
     return make_evaluate(workdir, changes)(step)
 
 
-def run_all(workdir, changes=None):
+def evaluate_all(workdir, changes=None):
     """Evaluates every checkpoint on disk and writes the curve over them: evaluation/curve.csv and curve.svg."""
     evaluate = make_evaluate(workdir, changes)
     for step in checkpoints.list_steps(workdir, needs_some=True):
         evaluate(step)
     if devices.is_main():
-        print(f'Curve over the checkpoints: {report.write_curve(workdir)}')
+        print(f'Curve over the checkpoints: {curve.write_curve(workdir)}')
 
 
 def best_step(workdir):
@@ -113,7 +96,9 @@ def best_step(workdir):
     """
     steps = checkpoints.list_steps(workdir, needs_some=True)
     name = 'validation/pixel_ap'
-    validated = {line['step']: line[name] for line in report.read_training_log(workdir) if line.get(name) is not None}
+    validated = {
+        line['step']: line[name] for line in run_directory.read_training_log(workdir) if line.get(name) is not None
+    }
     candidates = [step for step in steps if step in validated]
     if not candidates:
         raise UserError(
@@ -127,7 +112,7 @@ def best_step(workdir):
     return best
 
 
-def run_sweep(workdir, changes=None):
+def evaluate_sweep(workdir, changes=None):
     """Evaluates the finished runs of a sweep, each at its last checkpoint, and writes the table of all.
 
     Runs that have been evaluated are not again, unless `changes` ask for another way.
@@ -137,13 +122,13 @@ def run_sweep(workdir, changes=None):
     """
     evaluated, failures = [], 0
     for cell in sweep_table.cells(workdir):
-        step = runs.finished_step(cell.workdir)
+        step = run_directory.finished_step(cell.workdir)
         if step is None:
             print(f'{cell.category}, seed {cell.seed}: its training has not ended, left out.')
             continue
         try:
             found = None if changes else sweep_table.read_results(cell, step)
-            evaluated.append((cell, found or run(cell.workdir, step, changes)))
+            evaluated.append((cell, found or evaluate_checkpoint(cell.workdir, step, changes)))
         except UserError as error:
             failures += 1
             print(f'Error: {cell.category}, seed {cell.seed}: {error}', file=sys.stderr)
@@ -162,7 +147,7 @@ def watch(workdir, changes=None, every_seconds=_WATCH_SECONDS):
     """
     evaluate, done = make_evaluate(workdir, changes), set()
     while True:
-        last_step = runs.finished_step(workdir)  # Asked for first: what it names is then surely in the list.
+        last_step = run_directory.finished_step(workdir)  # Asked for first: what it names is then surely in the list.
         steps = checkpoints.list_steps(workdir)
         if last_step is not None and last_step not in steps:
             raise UserError(f"'{workdir}' has ended at step {last_step}, but holds no checkpoint of it.")
@@ -176,7 +161,7 @@ def watch(workdir, changes=None, every_seconds=_WATCH_SECONDS):
                     raise
                 print(f'The checkpoint of step {waiting[0]} was removed before it could be evaluated.')
                 continue
-            report.write_curve(workdir)
+            curve.write_curve(workdir)
         elif last_step is not None:
             return
         else:
@@ -188,8 +173,8 @@ def make_evaluate(workdir, changes=None):
 
     Of several processes one writes, and gets it back; the others, which help to predict, get None.
     """
-    own = runs.read_config(workdir)
-    config = checks.of_run(own, changes or {})
+    own = run_directory.read_config(workdir)
+    config = config_checks.config_of_run(own, changes or {})
     dataset, options = config.dataset, config.evaluation
     devices.check_processes()
     devices.check_batch_size(options.batch_size, 'evaluation.batch_size')
@@ -197,9 +182,9 @@ def make_evaluate(workdir, changes=None):
     size = tuple(dataset.image_size)
     trained_on = own['dataset']['category']
     is_unified = dataset.name != 'folder' and (trained_on == 'all' or ',' in trained_on)
-    tests = open_tests(workdir, config)
+    tests = open_tests(dataset, config.synthesis, run_directory.held_out(workdir))
     model = networks.make_model(**config.model)
-    predict = devices.parallel_predict(inference.make_predict(model, score_window=options.score_window))
+    predict = devices.parallel_predict(scoring.make_predict(model, score_window=options.score_window))
 
     @functools.cache
     def read_all_files():
@@ -213,13 +198,13 @@ def make_evaluate(workdir, changes=None):
         variables = devices.replicate(variables)
         read_all_files()
         calibrated, note = calibration.find(workdir, step=step, score_window=options.score_window, tile=0)
-        folder = runs.evaluation_folder(workdir, step)
+        folder = run_directory.evaluation_folder(workdir, step)
         found = {}
         for category, test in tests.items():
-            batches = reading.padded_batches(test.read(), options.batch_size)
+            batches = streaming.padded_batches(test.read(), options.batch_size)
             total = -(-test.count // options.batch_size)
             if not devices.is_main():
-                evaluation.help_predict(predict, variables, batches)
+                predict_share(predict, variables, batches)
                 continue
             progress = tqdm(batches, f'Step {step} {category}', total, unit='batch', leave=False, disable=None)
             about = {
@@ -237,7 +222,18 @@ def make_evaluate(workdir, changes=None):
             if calibrated is not None:
                 about['calibration'] |= {level: calibrated[level]['threshold'] for level in ('image', 'pixel')}
             target = folder / category if is_unified else folder
-            found[category] = write_evaluation(workdir, target, about, predict, variables, progress, options)
+            found[category] = write_evaluation(
+                workdir,
+                target,
+                about,
+                predict,
+                variables,
+                progress,
+                mask_rule=options.mask_rule,
+                aupro_max_fpr=options.aupro_max_fpr,
+                sheet_rows=options.sheet_rows,
+                has_report=options.report,
+            )
             for line in filter(None, [f'{category}:' if is_unified else None, test.note]):
                 print(line)
             print(results.table(found[category]))
@@ -254,125 +250,6 @@ def make_evaluate(workdir, changes=None):
     return evaluate
 
 
-@dataclasses.dataclass(frozen=True)
-class Test:
-    """What one category is tested on: its number of examples, a function that reads them, and how it came about."""
-
-    count: int
-    read: Callable
-    split: str = 'test'
-    note: str | None = None
-
-
-def open_tests(workdir, config):
-    """{category: Test} of what a config names: the test split, or, where there is none, held-out normal images."""
-    dataset = config.dataset
-    builders = data.make_builders(dataset.name, dataset.category, dataset.root, dataset.options)
-    tests = {}
-    for category, builder in builders.items():
-        reading.prepare(builder)
-        read = functools.partial(
-            reading.read_split, builder, 'test', tuple(dataset.image_size), antialias=dataset.antialias
-        )
-        tests[category] = Test(reading.count_examples(builder, 'test'), read)
-    without = [category for category, test in tests.items() if not test.count]
-    if not without:
-        return tests
-    if len(tests) > 1:
-        raise UserError(f"No test images of {', '.join(without)} in '{dataset.root}', so there is nothing to measure.")
-    pinned = runs.held_out(workdir)
-    if not pinned or not pinned.get(dataset.category, {}).get('test'):
-        raise UserError(
-            f"No test images in '{dataset.root}': it holds good images alone, and this run was trained on all of them. "
-            'A new run with --config.dataset.test_fraction=0.1 keeps some for the test, to simulate anomalies on.'
-        )
-    examples = simulated_test.make(inputs.load(**dataset, pinned=pinned), **config.synthesis)
-    return {dataset.category: Test(len(examples), lambda: examples, 'simulated', simulated_test.NOTE)}
-
-
-def write_evaluation(workdir, folder, about, predict, variables, batches, options):
-    """Predicts all batches and writes everything to a folder, the results last.
-
-    Until all is there, it lies in a hidden folder that goes when something fails.
-
-    Args:
-        workdir: directory of the run.
-        folder: where to; made if it is missing.
-        about: dict with 'step', 'dataset', 'options' and perhaps 'calibration', which the results begin with.
-        predict: mapped by `devices.parallel_predict`.
-        variables: of the model.
-        batches: as `evaluation.run` takes them.
-        options: the section `evaluation` of the config.
-
-    Returns:
-        What results.json holds.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot write to '{folder}': {error.strerror}.") from error
-    with tempfile.TemporaryDirectory(prefix='.', suffix='.partial', dir=folder) as partial:
-        partial = pathlib.Path(partial)
-        shown, sheets = partial / 'report', partial / 'sheets'
-        picture_folder = shown / report.PICTURE_FOLDER if options.report or options.sheet_rows else None
-        for needed in (sheets, shown / report.PICTURE_FOLDER):
-            needed.mkdir(parents=True)
-        with metrics.PixelRanking(folder=partial) as pixels:
-            rows = evaluation.run(
-                predict,
-                variables,
-                batches,
-                pixels,
-                mask_rule=options.mask_rule,
-                picture_folder=picture_folder,
-            )
-            found = results.summarise(
-                [row['score'] for row in rows],
-                [row['label'] for row in rows],
-                [row['defect_type'] for row in rows],
-                pixels=pixels,
-                max_fpr=options.aupro_max_fpr,
-            )
-        found = {**about, **found, 'versions': versions()}
-        if options.sheet_rows:
-            threshold = found['threshold']['image']
-            evaluation.write_sheets(sheets, rows, picture_folder, threshold, options.sheet_rows)
-        if options.report:
-            report.write_report(
-                shown,
-                found,
-                rows,
-                run_name=pathlib.Path(workdir).resolve().name,
-                training_log=report.read_training_log(workdir),
-                calibrated_threshold=about.get('calibration', {}).get('image'),
-                last_step=runs.finished_step(workdir),
-                picture_shape=evaluation.picture_shape(picture_folder),
-            )
-        # Where results.json is, all that lies beside it belongs to it.
-        replace(folder / 'results.json', None)
-        # An earlier evaluation may have had pictures where this one has none.
-        for name in evaluation.SHEETS:
-            replace(folder / f'{name}.png', sheets / f'{name}.png')
-        replace(folder / 'report', shown if options.report else None)
-        columns = ('filename', 'defect_type', 'label', 'score')
-        results.write_results(folder, found, [{name: row[name] for name in columns} for row in rows])
-    return found
-
-
-def replace(path, new):
-    """Puts a new file or folder in the place of an old one, or of nothing; without a new one the old one goes."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
-    if new is not None and new.exists():
-        new.rename(path)
-
-
-def versions():
-    """What the numbers were made with."""
-    return {module.__name__: module.__version__ for module in (jax, flax, np, cv2)}
-
-
 if __name__ == '__main__':
     command_line.define_config_overrides()
     command_line.define_hosts()
@@ -384,4 +261,4 @@ if __name__ == '__main__':
         'normal images with simulated anomalies. The newest by default.',
     )
     flags.DEFINE_bool('watch', False, 'Evaluate each new checkpoint until the training, elsewhere, has ended.')
-    command_line.run(main, leave=devices.leave)
+    command_line.main(main, leave=devices.exit_process)

@@ -24,33 +24,36 @@ import sys
 from absl import flags
 
 import data
-from configs import checks, command_line
-from draem_jax import launchers, sweep_table
+from commands import command_line, config_checks, launchers, sweep_table
+from commands.launchers import CellJob
 from draem_jax.errors import Preempted, UserError
-from draem_jax.launchers import Work
 
 _SCRIPTS = pathlib.Path(__file__).resolve().parent
 
 
 def main():
     options = flags.FLAGS
-    checks.check(options.config)
+    config_checks.check(options.config)
     arguments = [f'--config={command_line.config_file()}']
     arguments += [f'--config.{field}={value}' for field, value in command_line.changes().items()]
-    works = plan(options.config, options.workdir, options.categories, options.seeds, arguments)
+    jobs = plan(options.config, options.workdir, options.categories, options.seeds, arguments)
     if options.launcher == 'slurm':
         parameters = slurm_parameters(options)
-        return run(works, options.workdir, lambda rest: launchers.on_cluster(rest, options.workdir, parameters))
-    return run(works, options.workdir, lambda rest: launchers.here(rest, launchers.slots(options.devices_per_run)))
+        return run_cells(
+            jobs, options.workdir, lambda rest: launchers.run_on_cluster(rest, options.workdir, parameters)
+        )
+    return run_cells(
+        jobs, options.workdir, lambda rest: launchers.run_locally(rest, launchers.slots(options.devices_per_run))
+    )
 
 
-def run(works, workdir, launch):
+def run_cells(jobs, workdir, launch):
     """Launches what is not finished and writes the table.
 
     Args:
-        works: list of `Work`.
+        jobs: list of `CellJob`.
         workdir: directory of the sweep.
-        launch: function of the works that are not finished, which returns what `draem_jax.launchers` says.
+        launch: function of the jobs that are not finished, which returns what `commands.launchers` says.
 
     Returns:
         The exit code: 1 where a cell failed.
@@ -60,22 +63,22 @@ def run(works, workdir, launch):
         Preempted: cells are left to do. Those that failed have been named.
     """
     try:
-        for work in works:
-            work.cell.workdir.mkdir(parents=True, exist_ok=True)
+        for job in jobs:
+            job.cell.workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write to --workdir '{workdir}': {error.strerror}, '{error.filename}'.") from error
-    rest = [work for work in works if not work.is_finished()]
-    for work in works:
-        if work not in rest:
-            print(f'{work}: finished before, skipped.')
+    rest = [job for job in jobs if not job.is_finished()]
+    for job in jobs:
+        if job not in rest:
+            print(f'{job}: finished before, skipped.')
     outcomes = launch(rest) if rest else {}
-    left = [work for work in rest if outcomes.get(work, Preempted.exit_code) == Preempted.exit_code]
-    failed = [work for work in rest if work not in left and outcomes[work] != 0]
+    left = [job for job in rest if outcomes.get(job, Preempted.exit_code) == Preempted.exit_code]
+    failed = [job for job in rest if job not in left and outcomes[job] != 0]
     write_table(workdir, [*failed, *left])
-    for work in failed:
-        print(f'Error: {work}: {launchers.describe(work, outcomes[work])}', file=sys.stderr)
+    for job in failed:
+        print(f'Error: {job}: {launchers.describe(job, outcomes[job])}', file=sys.stderr)
     if left:
-        raise Preempted(f'Stopped with {len(left)} of {len(works)} cells left. Start again to go on.')
+        raise Preempted(f'Stopped with {len(left)} of {len(jobs)} cells left. Start again to go on.')
     return int(bool(failed))
 
 
@@ -102,7 +105,7 @@ def plan(config, workdir, categories=None, seeds=None, arguments=(), scripts=_SC
         scripts: folder of train.py and evaluate.py.
 
     Returns:
-        List of `Work`.
+        List of `CellJob`.
 
     Raises:
         UserError: no such category, no such seed, or a value that a config may not hold.
@@ -113,19 +116,19 @@ def plan(config, workdir, categories=None, seeds=None, arguments=(), scripts=_SC
         if name in folders:
             raise UserError(f"'{folders[name]}' and '{category}' would share the folder '{name}' of the sweep.")
         folders[name] = category
-    works = []
+    jobs = []
     for seed in parse_seeds(config.training, seeds):
         for name, category in folders.items():
             own = config.copy_and_resolve_references()
             own.dataset.category, own.training.seed = category, seed
-            checks.check(own)
+            config_checks.check(own)
             folder = pathlib.Path(workdir) / name / f'seed_{seed}'
             train = [sys.executable, str(scripts / 'train.py'), *arguments, f'--workdir={folder}']
             train += [f'--config.dataset.category={category}', f'--config.training.seed={seed}']
             evaluate = [sys.executable, str(scripts / 'evaluate.py'), f'--workdir={folder}']
             values = json.loads(json.dumps(own.to_dict()))  # As it is read back.
-            works.append(Work(sweep_table.Cell(name, seed, folder), values, train, evaluate))
-    return works
+            jobs.append(CellJob(sweep_table.Cell(name, seed, folder), values, train, evaluate))
+    return jobs
 
 
 def parse_seeds(training, text):
@@ -207,4 +210,4 @@ if __name__ == '__main__':
     flags.DEFINE_integer('slurm_cpus', 8, 'CPU cores of a job.', 1)
     flags.DEFINE_integer('slurm_memory_gb', None, "Memory of a job; the cluster's default where it is left out.", 1)
     flags.DEFINE_list('slurm_options', [], "Further options of sbatch, such as 'account=vision,qos=long'.")
-    command_line.run(main)
+    command_line.main(main)

@@ -24,17 +24,20 @@ import time
 
 def make(size, widths, batch_size, learning_rate, *, axis_name):
     """(networks, optimizer, initial state, batches from some step on): the quickstart's, at a size."""
-    from configs import command_line, quickstart  # noqa: F401  The former keeps TensorFlow quiet.
+    from commands import command_line  # noqa: F401  It keeps TensorFlow quiet.
+    from configs import quickstart
     from data import inputs, pipeline
-    from draem_jax import networks, training
+    from draem_jax.model import networks
+    from draem_jax.training.optimizer import make_optimizer
+    from draem_jax.training.state import init_state
 
     config = quickstart.get_config()
     config.dataset.image_size = (size, size)
     model = networks.make_model(
         reconstructive_width=widths[0], discriminative_width=widths[1], dtype='float32', axis_name=axis_name
     )
-    optimizer = training.make_optimizer(learning_rate)
-    state = training.init_state(networks.init_variables(model, (size, size), seed=0), optimizer)
+    optimizer = make_optimizer(learning_rate)
+    state = init_state(networks.init_variables(model, (size, size), seed=0), optimizer)
     loaded = inputs.load(**config.dataset)
 
     def batches(first_batch):
@@ -58,7 +61,8 @@ def losses(size, widths, batch_size, learning_rate, steps, state_file, *, saves=
     import jax
     import numpy as np
 
-    from draem_jax import devices, training
+    from draem_jax import devices
+    from draem_jax.training.update import make_update
 
     model, optimizer, state, batches = make(size, widths, batch_size, learning_rate, axis_name=devices.AXIS)
     leaves, structure = jax.tree.flatten(state)
@@ -70,7 +74,7 @@ def losses(size, widths, batch_size, learning_rate, steps, state_file, *, saves=
         arrays[-1] = np.array(arrays[-1])
         arrays[-1].flat[0] = np.nextafter(arrays[-1].flat[0], np.float32(np.inf))
         state = state.replace(params=tree.unflatten(arrays))
-    update = devices.parallel_update(training.make_update(model, optimizer))
+    update = devices.parallel_update(make_update(model, optimizer))
     found, fed = [], devices.prefetch(batches(int(state.step)))
     state = devices.replicate(state)
     for _ in range(steps):
@@ -85,12 +89,13 @@ def ratio(size, widths, batch_size, learning_rate, repeats):
     """Seconds of a step: mapped over all devices, and jitted on one, in turns."""
     import jax
 
-    from draem_jax import devices, training
+    from draem_jax import devices
+    from draem_jax.training.update import make_update
 
     states, updates = {}, {}
     model, optimizer, state, batches = make(size, widths, batch_size, learning_rate, axis_name=devices.AXIS)
     batch = next(batches(0))
-    mapped = devices.parallel_update(training.make_update(model, optimizer))
+    mapped = devices.parallel_update(make_update(model, optimizer))
     split = next(devices.prefetch([batch]))
     states['mapped'], updates['mapped'] = devices.replicate(state), lambda state: mapped(state, split)[:2]
 
@@ -98,7 +103,7 @@ def ratio(size, widths, batch_size, learning_rate, repeats):
     model = model.clone(axis_name=None)
     whole = jax.device_put(batch, jax.devices()[0])
     averaging, devices.average = devices.average, lambda tree: tree
-    plain = jax.jit(training.make_update(model, optimizer), donate_argnums=0)
+    plain = jax.jit(make_update(model, optimizer), donate_argnums=0)
     states['jitted'], updates['jitted'] = jax.device_put(state, jax.devices()[0]), lambda state: plain(state, whole)
     seconds = {name: [] for name in updates}
     for k in range(repeats + 2):

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 import evaluate
-from draem_jax import runs
+from draem_jax import run_directory
 
 _DRAWN = 48  # different images; more of them would only take memory of their own
 _BATCH_SIZE = 16
@@ -97,10 +97,16 @@ def measure(count, size, with_pictures):
     with tempfile.TemporaryDirectory() as workdir:
         start = time.process_time()
         evaluate.write_evaluation(
-            workdir, runs.evaluation_folder(workdir, about['step']), about, predict, None, remembered(), options
+            workdir,
+            run_directory.evaluation_folder(workdir, about['step']),
+            about,
+            predict,
+            None,
+            remembered(),
+            options,
         )
         seconds = time.process_time() - start - drawing
-        folder = runs.evaluation_folder(workdir, 1)
+        folder = run_directory.evaluation_folder(workdir, 1)
         written = sum(path.stat().st_size for path in pathlib.Path(folder).rglob('*') if path.is_file())
     return {
         'images': count,

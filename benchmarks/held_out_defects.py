@@ -15,10 +15,11 @@ import jax
 import numpy as np
 from sklearn import metrics
 
-from configs import checks
+from commands import config_checks
 from data import inputs
-from data.simulated import fields
-from draem_jax import checkpoints, images, inference, networks, runs
+from data.sets.simulated import fields
+from draem_jax import checkpoints, images, run_directory
+from draem_jax.model import networks, scoring
 
 KINDS = ('line', 'spot', 'stain', 'rough')
 WINDOWS = (1, 3, 5, 7, 11, 15, 21)
@@ -58,11 +59,11 @@ def draw_all(normals):
 
 def measure(workdir):
     """{window: {kind: AUROC}} of the newest checkpoint of a run."""
-    config = checks.of_run(runs.read_config(workdir), {})
+    config = config_checks.config_of_run(run_directory.read_config(workdir), {})
     size = tuple(config.dataset.image_size)
     config.dataset.image_size = (fields.SIZE, fields.SIZE)
     config.dataset.texture_source, config.dataset.texture_root = 'colour', ''
-    held_out = inputs.load(**config.dataset, pinned=runs.held_out(workdir)).held_out
+    held_out = inputs.load(**config.dataset, pinned=run_directory.held_out(workdir)).held_out
     if not len(held_out):
         raise SystemExit(f"'{workdir}' holds no images out: --config.dataset.validation_fraction was 0.")
     pictures, kinds = draw_all(np.stack([held_out[index] for index in range(len(held_out))]))
@@ -70,13 +71,13 @@ def measure(workdir):
 
     model = networks.make_model(**config.model)
     _, variables = checkpoints.restore_variables(workdir, networks.variable_shapes(model, size))
-    predict = jax.jit(inference.make_predict(model, score_window=1))
+    predict = jax.jit(scoring.make_predict(model, score_window=1))
     filler = np.zeros((-len(pictures) % _BATCH_SIZE, *size, 3), np.uint8)
     batches = np.concatenate([pictures, filler]).reshape(-1, _BATCH_SIZE, *size, 3)
     maps = np.concatenate([predict(variables, batch)['map'] for batch in batches])[: len(pictures)]
     found = {}
     for window in WINDOWS:
-        scores = np.asarray(inference.image_score(maps, window))
+        scores = np.asarray(scoring.image_score(maps, window))
         good = scores[kinds == 'good']
         found[window] = {
             kind: metrics.roc_auc_score(

@@ -18,7 +18,7 @@ import sys
 import time
 
 BATCH_SIZE = 8
-# Each run adds one part to the one before it: (what it adds, options of data.synthesis.make_example).
+# Each run adds one part to the one before it: (what it adds, options of data.synthesis.example.make_example).
 _CLEAN = {'anomaly_probability': 0.0, 'rotation_probability': 0.0}
 _TINY_MASKS = {'mask_threshold': (1.0, 1.0)}
 PARTS = {

@@ -16,7 +16,7 @@ import tracemalloc
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
-from draem_jax import metrics
+from draem_jax.evaluation import metrics, pixel_ranking
 
 
 def draw_image(index, size, defective):
@@ -44,7 +44,7 @@ def with_sklearn(scores, labels):
 
 
 def spooled(images, max_fpr):
-    with metrics.PixelRanking() as pixels:
+    with pixel_ranking.PixelRanking() as pixels:
         for anomaly_map, mask in images():
             pixels.add(anomaly_map, mask)
         return pixels.summaries({'all': ['']}, max_fpr=max_fpr)['all']

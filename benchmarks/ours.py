@@ -17,7 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import contest
-from draem_jax import devices, inference, networks, training
+from draem_jax import devices
+from draem_jax.model import networks, scoring
+from draem_jax.training.optimizer import make_optimizer
+from draem_jax.training.state import init_state
+from draem_jax.training.update import make_update
 
 
 def draw_batch(batch, size):
@@ -71,11 +75,11 @@ class Side:
         self._model = networks.make_model(**options, axis_name=devices.AXIS)
         self._size, self._dtype = size, dtype
         self._variables = networks.init_variables(self._model, (size, size), seed=0)
-        optimizer = training.make_optimizer(lambda step: 1e-4)
-        self._start = training.init_state(self._variables, optimizer)  # on the host
-        self._update = devices.parallel_update(training.make_update(self._model, optimizer))
+        optimizer = make_optimizer(lambda step: 1e-4)
+        self._start = init_state(self._variables, optimizer)  # on the host
+        self._update = devices.parallel_update(make_update(self._model, optimizer))
         self._predict = devices.parallel_predict(
-            inference.make_predict(networks.make_model(**options), score_window=score_window(size))
+            scoring.make_predict(networks.make_model(**options), score_window=score_window(size))
         )
         self._batch = draw_batch(batch, size)
         self._state = self._placed = None

@@ -18,8 +18,8 @@ import numpy as np
 from sklearn import metrics
 
 from configs import quickstart
-from data.simulated import drawing
-from draem_jax import inference, networks
+from data.sets.simulated import drawing
+from draem_jax.model import networks, scoring
 
 # What leaves room for a trained network.
 LIMITS = {
@@ -51,7 +51,7 @@ def z_score_maps(train, test):
 def untrained_maps(test, seeds=3):
     """Anomaly maps of the quickstart's network before its first step, for some seeds: a dictionary."""
     model = networks.make_model(**quickstart.get_config().model)
-    predict = jax.jit(inference.make_predict(model, score_window=1))
+    predict = jax.jit(scoring.make_predict(model, score_window=1))
     images = np.rint(255 * test).astype(np.uint8)
     return {
         f'untrained, seed {seed}': np.asarray(

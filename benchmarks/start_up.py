@@ -24,14 +24,17 @@ FIRST_STEP = 'First step after'
 def write_run(workdir):
     """A run directory as training leaves it: full-size networks at 256 px with random weights."""
     from configs import default
-    from draem_jax import checkpoints, networks, runs, training
+    from draem_jax import checkpoints, run_directory
+    from draem_jax.model import networks
+    from draem_jax.training.optimizer import make_optimizer, make_schedule
+    from draem_jax.training.state import init_state, save_state
 
     config = default.get_config()
-    runs.start(workdir, config.to_dict())
+    run_directory.start(workdir, config.to_dict())
     variables = networks.init_variables(networks.make_model(**config.model), config.dataset.image_size, seed=0)
-    optimizer = training.make_optimizer(training.make_schedule(1, **config.optimizer))
+    optimizer = make_optimizer(make_schedule(1, **config.optimizer))
     with checkpoints.open_checkpoints(workdir) as manager:
-        checkpoints.save(manager, training.init_state(variables, optimizer))
+        save_state(manager, init_state(variables, optimizer))
 
 
 def write_photo(path):

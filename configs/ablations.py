@@ -14,7 +14,7 @@ Published, mean of fifteen categories, image AUROC; pixel AUROC / AP:
 
 With `colours` leave out the texture root. ImageNet for DTD (97.9; 97.0 / 67.9) is configs/mvtec.py with another
 --config.dataset.texture_root. The table's first rows change the networks, which has no config here. The sizes of the
-paper's rectangles are not stated; ours are CutPaste's (data/masks.py).
+paper's rectangles are not stated; ours are CutPaste's (data/synthesis/masks.py).
 
 References:
     Zavrtanik, Kristan, Skocaj, DRAEM, ICCV 2021, section 4.3.

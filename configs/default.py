@@ -79,7 +79,7 @@ def get_config(arg='official'):
     # What 'memory' may take, in GB of 10^9 bytes; 10,000 images of 256 x 256 are 2.
     config.dataset.cache_limit_gb = 8.0
 
-    # How a training example is made; the official values are the defaults of data.synthesis.make_example.
+    # How a training example is made; the official values are the defaults of data.synthesis.example.make_example.
     paper = preset == 'paper'
     config.synthesis = ConfigDict()
     # Probability of pasting an anomaly at all; paper and official: 0.5.

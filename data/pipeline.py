@@ -2,14 +2,14 @@
 
 import atexit
 import functools
-import os
 import weakref
 
 import numpy as np
 import tensorflow as tf
 
-from data import synthesis
-from data.bank import failure
+from data.banks import failure
+from data.synthesis.example import make_example
+from draem_jax.threads import core_count
 
 # TensorFlow only prepares data here; JAX owns the accelerators.
 tf.config.set_visible_devices([], 'GPU')
@@ -19,15 +19,15 @@ def training_batches(images, textures, *, seed, batch_size, first_batch=0, proce
     """Endless batches of simulated anomalies: batch k is examples k B ... k B + B - 1, wherever the iteration starts.
 
     Args:
-        images: bank of normal images, uint8 [N, H, W, 3] (`data.bank`; an array is one).
-        textures: bank of textures, uint8 [T, H, W, 3], or synthesis.COLOUR, or synthesis.SELF.
+        images: bank of normal images, uint8 [N, H, W, 3] (`data.banks`; an array is one).
+        textures: bank of textures, uint8 [T, H, W, 3], or banks.COLOUR, or banks.SELF.
         seed: integer.
         batch_size: B, over all processes.
         first_batch: where to start; a resumed run passes the number of batches already seen.
         process_index: which part of each batch is made here, of `process_count` equal ones in the order of the
             examples.
         process_count: a divisor of B.
-        **options: of `synthesis.make_example`.
+        **options: of `make_example`.
 
     Returns:
         An endless iterator of dicts of NumPy arrays: 'image' and 'augmented' uint8 [b, H, W, 3],
@@ -58,19 +58,12 @@ def examples(images, textures, *, seed, positions, **options):
 
 def _batches(images, textures, seed, positions, batch_size, options):
     # There is nothing to convert, and to look for it takes longer than all the rest of a start.
-    make = tf.autograph.experimental.do_not_convert(
-        functools.partial(synthesis.make_example, images, textures, seed, **options)
-    )
-    made = positions.map(make, num_parallel_calls=_cores(), deterministic=True)
+    make = tf.autograph.experimental.do_not_convert(functools.partial(make_example, images, textures, seed, **options))
+    made = positions.map(make, num_parallel_calls=core_count(), deterministic=True)
     dataset = made.batch(batch_size, drop_remainder=True).prefetch(2).with_options(_untuned())
     batches = _iterate(dataset, (images, textures), tf.errors.OpError)
     _open.add(batches)
     return batches
-
-
-def _cores():
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
 def _untuned():

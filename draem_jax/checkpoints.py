@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 
 from draem_jax import devices
 from draem_jax.errors import UserError, first_line
-from draem_jax.training import TrainState
+from draem_jax.threads import core_count
 
 FOLDER = 'checkpoints'
 DAMAGED_FOLDER = 'damaged'
@@ -45,17 +45,20 @@ def open_checkpoints(workdir, *, keep=3):
     return _open(workdir, options)
 
 
-def save(manager, state):
-    """Starts writing a `TrainState` under its step; returns as soon as the values are copied to the host.
+def save(manager, step, *, variables, progress):
+    """Starts writing a checkpoint; returns as soon as Orbax has its own copy of the values.
 
     What goes wrong while writing is raised by the next save, or on leaving the manager's `with` block.
+
+    Args:
+        manager: from `open_checkpoints`.
+        step: under which number.
+        variables: tree of NumPy arrays, {'params', 'batch_stats'}.
+        progress: likewise, {'step', 'opt_state'}.
     """
-    state = jax.device_get(state)
-    variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    progress = {'step': state.step, 'opt_state': state.opt_state}
     hashes = {'algorithm': 'sha256', 'variables': content_hash(variables), 'progress': content_hash(progress)}
     manager.save(
-        int(state.step),
+        step,
         args=ocp.args.Composite(
             variables=ocp.args.StandardSave(variables),
             progress=ocp.args.StandardSave(progress),
@@ -64,31 +67,60 @@ def save(manager, state):
     )
 
 
-def restore_state(manager, template, step):
-    """The `TrainState` saved at `step`, shaped like `template`.
+def restore(manager, step, **templates):
+    """Reads items of one checkpoint and compares them with their hashes.
+
+    Args:
+        manager: from `open_checkpoints`.
+        step: which checkpoint.
+        **templates: the wanted items, 'variables' and perhaps 'progress', each as a tree of arrays or shapes.
+
+    Returns:
+        {item: tree shaped like its template}.
 
     Raises:
-        UserError: the checkpoint is damaged, or of networks of other shapes.
+        DamagedCheckpointError: it cannot be read, or holds something else than was saved.
+        UserError: it is of networks of other shapes.
     """
-    restored = _restore(
-        manager,
-        step,
-        variables={'params': template.params, 'batch_stats': template.batch_stats},
-        progress={'step': template.step, 'opt_state': template.opt_state},
-    )
-    variables, progress = restored['variables'], restored['progress']
-    return TrainState(progress['step'], variables['params'], variables['batch_stats'], progress['opt_state'])
+    name = f"The checkpoint of step {step} in '{manager.directory.parent}'"
+    has_hashes = (manager.directory / str(step) / 'hashes').is_dir()
+    arguments = {item: ocp.args.StandardRestore(_shapes(template)) for item, template in templates.items()}
+    if has_hashes:
+        arguments['hashes'] = ocp.args.JsonRestore()
+    try:
+        saved = ocp.StandardCheckpointHandler().metadata(manager.directory / str(step) / 'variables')
+        difference = _first_difference(saved.tree, templates['variables'])
+        restored = None if difference else manager.restore(step, args=ocp.args.Composite(**arguments))
+    except (MemoryError, jax.errors.JaxRuntimeError):  # Not the fault of the files.
+        raise
+    except Exception as error:  # Orbax and its storage raise all kinds.
+        raise DamagedCheckpointError(f'{name} is damaged: {_reason(error)}') from error
+    if difference:
+        raise UserError(
+            f'{name} does not fit the networks of the config: {difference}. config.json says with which values of '
+            '--config.model it was trained.'
+        )
+    if not has_hashes:
+        _warn(f'{name} is from a version that saved no hashes: it could not be checked for damage.')
+    for item in templates if has_hashes else ():
+        if content_hash(restored[item]) != restored['hashes'].get(item):
+            raise DamagedCheckpointError(f'{name} is damaged: its {item} are not those that were saved (SHA-256).')
+    return restored
 
 
-def restore_newest_state(manager, template):
-    """The newest `TrainState` that is not damaged, to go on training from it; None where none was ever saved.
+def restore_newest(manager, **templates):
+    """The items of the newest checkpoint that is not damaged, to go on from it; None where none was ever saved.
 
     Damaged checkpoints newer than that are named and put aside, into `<workdir>/damaged/`: their steps come again.
+
+    Args:
+        manager: from `open_checkpoints`.
+        **templates: as for `restore`.
 
     Raises:
         UserError: all are damaged, or of networks of other shapes.
     """
-    step, state, damaged = _newest_intact(manager, lambda step: restore_state(manager, template, step))
+    step, items, damaged = _newest_intact(manager, lambda step: restore(manager, step, **templates))
     devices.wait_for_all('the checkpoints are read')  # Before one process moves those that are damaged.
     for error, damaged_step in damaged if devices.is_main() else ():
         aside = _put_aside(pathlib.Path(manager.directory), damaged_step)
@@ -96,7 +128,7 @@ def restore_newest_state(manager, template):
     if damaged:
         devices.wait_for_all('damaged checkpoints are put aside')
         manager.reload()
-    return state
+    return items
 
 
 def list_steps(workdir, *, needs_some=False):
@@ -138,12 +170,12 @@ def restore_variables(workdir, template, step=None):
         raise UserError(f"No checkpoint of step {step} in '{workdir}'. Found: {', '.join(map(str, steps))}.")
     with _open(workdir) as manager:
 
-        def restore(step):
-            return _restore(manager, step, variables=template)['variables']
+        def restore_step(step):
+            return restore(manager, step, variables=template)['variables']
 
         if step is not None:
-            return step, restore(step)
-        step, variables, damaged = _newest_intact(manager, restore)
+            return step, restore_step(step)
+        step, variables, damaged = _newest_intact(manager, restore_step)
         for error, _ in damaged:
             _warn(f'{error} Step {step} is taken instead.')
         return step, variables
@@ -161,7 +193,9 @@ def content_hash(tree):
         return found.digest()
 
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
-    with concurrent.futures.ThreadPoolExecutor() as threads:  # hashlib works without the interpreter's lock.
+    with concurrent.futures.ThreadPoolExecutor(
+        core_count()
+    ) as threads:  # hashlib works without the interpreter's lock.
         return hashlib.sha256(b''.join(threads.map(hash_leaf, leaves))).hexdigest()
 
 
@@ -173,34 +207,6 @@ def _open(workdir, options=None):
 def _is_not_of_orbax(record):
     """What Orbax logs of a failure, in hundreds of lines, it raises too."""
     return f'{os.sep}orbax{os.sep}' not in record.pathname
-
-
-def _restore(manager, step, **templates):
-    """{item: tree} of one checkpoint, for the items that `templates` names, compared with their hashes."""
-    name = f"The checkpoint of step {step} in '{manager.directory.parent}'"
-    has_hashes = (manager.directory / str(step) / 'hashes').is_dir()
-    arguments = {item: ocp.args.StandardRestore(_shapes(template)) for item, template in templates.items()}
-    if has_hashes:
-        arguments['hashes'] = ocp.args.JsonRestore()
-    try:
-        saved = ocp.StandardCheckpointHandler().metadata(manager.directory / str(step) / 'variables')
-        difference = _first_difference(saved.tree, templates['variables'])
-        restored = None if difference else manager.restore(step, args=ocp.args.Composite(**arguments))
-    except (MemoryError, jax.errors.JaxRuntimeError):  # Not the fault of the files.
-        raise
-    except Exception as error:  # Orbax and its storage raise all kinds.
-        raise DamagedCheckpointError(f'{name} is damaged: {_reason(error)}') from error
-    if difference:
-        raise UserError(
-            f'{name} does not fit the networks of the config: {difference}. config.json says with which values of '
-            '--config.model it was trained.'
-        )
-    if not has_hashes:
-        _warn(f'{name} is from a version that saved no hashes: it could not be checked for damage.')
-    for item in templates if has_hashes else ():
-        if content_hash(restored[item]) != restored['hashes'].get(item):
-            raise DamagedCheckpointError(f'{name} is damaged: its {item} are not those that were saved (SHA-256).')
-    return restored
 
 
 def _newest_intact(manager, restore):

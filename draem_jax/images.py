@@ -10,7 +10,7 @@ import struct
 import cv2
 import numpy as np
 
-from draem_jax import files
+from draem_jax import storage
 from draem_jax.errors import UserError
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
@@ -32,7 +32,7 @@ def list_images(folder, *, allow_none=False):
     not end as an image does are passed over. Links are followed; a folder reached twice counts once.
 
     Args:
-        folder: path of the folder, which may be a bucket's (`draem_jax.files`).
+        folder: path of the folder, which may be a bucket's (`draem_jax.storage`).
         allow_none: return an empty list, instead of raising, where there is no such folder or no image in it.
 
     Returns:
@@ -42,10 +42,10 @@ def list_images(folder, *, allow_none=False):
     Raises:
         UserError: there is no such folder, no image in it, or a folder in it may not be read.
     """
-    if not files.is_folder(folder) and not allow_none:
+    if not storage.is_folder(folder) and not allow_none:
         raise UserError(f"No folder '{folder}'. Is its path written correctly, and is it there on this machine?")
     paths, others = [], []
-    for parent, names in files.walk(folder, onerror=_refuse_folder):
+    for parent, names in storage.walk(folder, onerror=_refuse_folder):
         for name in names:
             if not name.startswith('.'):
                 (paths if is_image(name) else others).append(os.path.join(parent, name))
@@ -151,7 +151,7 @@ def write_jpeg(path, image, quality=90):
 def _decode(path):
     """The file as [H, W, 3] uint8 or uint16, blue first as OpenCV has it."""
     try:
-        data = files.read_bytes(path)
+        data = storage.read_bytes(path)
     except OSError as error:
         raise UserError(f"Cannot read image '{path}': {error.strerror}.") from error
     if not data:

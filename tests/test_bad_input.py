@@ -9,8 +9,11 @@ from trees import draw_textures, draw_tree, write_image, write_mask
 import evaluate
 import train
 from configs import folder
-from draem_jax import checkpoints, networks, runs, training
+from draem_jax import checkpoints, run_directory
 from draem_jax.errors import UserError
+from draem_jax.model import networks
+from draem_jax.training.optimizer import make_optimizer, make_schedule
+from draem_jax.training.state import init_state, save_state
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +56,8 @@ def untrained(tmp_path_factory):
     config = make_config(folder_of_run)
     variables = networks.init_variables(networks.make_model(**config.model), config.dataset.image_size, seed=0)
     with checkpoints.open_checkpoints(folder_of_run) as manager:
-        optimizer = training.make_optimizer(training.make_schedule(1, **config.optimizer))
-        checkpoints.save(manager, training.init_state(variables, optimizer))
+        optimizer = make_optimizer(make_schedule(1, **config.optimizer))
+        save_state(manager, init_state(variables, optimizer))
     return folder_of_run
 
 
@@ -63,7 +66,7 @@ def workdir(config, untrained, tmp_path):
     """The directory of a run of `config`."""
     workdir = tmp_path / 'run'
     shutil.copytree(untrained, workdir)
-    runs.start(workdir, config.to_dict())
+    run_directory.start(workdir, config.to_dict())
     return workdir
 
 
@@ -77,7 +80,7 @@ def message_of(function, *arguments):
 
 def message_of_training(config, tmp_path):
     """The line that train.py prints; nothing may have been written."""
-    message = message_of(train.run, config, str(tmp_path / 'new_run'))
+    message = message_of(train.train, config, str(tmp_path / 'new_run'))
     assert not (tmp_path / 'new_run').exists()
     return message
 
@@ -89,9 +92,9 @@ def damage(path):
 
 def test_the_data_of_these_tests_are_good_without_the_mistakes(config, workdir, tmp_path):
     with pytest.raises(AssertionError, match='not noticed'):
-        train.run(config, str(tmp_path / 'new_run'))
+        train.train(config, str(tmp_path / 'new_run'))
     with pytest.raises(AssertionError, match='not noticed'):
-        evaluate.run(str(workdir))
+        evaluate.evaluate_checkpoint(str(workdir))
 
 
 def test_no_root(config, tmp_path):
@@ -140,7 +143,7 @@ def test_image_size_is_not_a_multiple_of_32(config, tmp_path, size):
 
 def test_a_defect_without_its_mask(config, workdir, tmp_path):
     (tmp_path / 'images' / 'ground_truth' / 'scratch' / '002_mask.png').unlink()
-    for message in (message_of_training(config, tmp_path), message_of(evaluate.run, str(workdir))):
+    for message in (message_of_training(config, tmp_path), message_of(evaluate.evaluate_checkpoint, str(workdir))):
         assert 'test/scratch/002.png' in message
         assert 'ground_truth/scratch/002_mask' in message
 
@@ -148,7 +151,7 @@ def test_a_defect_without_its_mask(config, workdir, tmp_path):
 def test_a_mask_of_another_size(workdir, tmp_path):
     # The last of all, in the second batch: nothing may be computed on the first one before.
     write_mask(tmp_path / 'images' / 'ground_truth' / 'scratch' / '003_mask.png', size=(40, 37))
-    message = message_of(evaluate.run, str(workdir))
+    message = message_of(evaluate.evaluate_checkpoint, str(workdir))
     assert 'ground_truth/scratch/003_mask.png' in message
     assert '37 x 40' in message
     assert '36 x 40' in message
@@ -161,12 +164,12 @@ def test_an_unreadable_training_image(config, tmp_path):
 
 def test_an_unreadable_test_image(workdir, tmp_path):
     damage(tmp_path / 'images' / 'test' / 'scratch' / '003.png')
-    assert 'test/scratch/003.png' in message_of(evaluate.run, str(workdir))
+    assert 'test/scratch/003.png' in message_of(evaluate.evaluate_checkpoint, str(workdir))
 
 
 def test_an_unreadable_mask(workdir, tmp_path):
     damage(tmp_path / 'images' / 'ground_truth' / 'scratch' / '003_mask.png')
-    assert 'ground_truth/scratch/003_mask.png' in message_of(evaluate.run, str(workdir))
+    assert 'ground_truth/scratch/003_mask.png' in message_of(evaluate.evaluate_checkpoint, str(workdir))
 
 
 def test_an_unreadable_texture(config, tmp_path):
@@ -218,16 +221,16 @@ def test_more_held_out_than_there_is(config, tmp_path):
 def test_evaluating_a_directory_that_holds_no_run(tmp_path, exists):
     if exists:
         (tmp_path / 'photos').mkdir()
-    assert str(tmp_path / 'photos') in message_of(evaluate.run, str(tmp_path / 'photos'))
+    assert str(tmp_path / 'photos') in message_of(evaluate.evaluate_checkpoint, str(tmp_path / 'photos'))
 
 
 def test_evaluating_a_run_before_its_first_checkpoint(config, tmp_path):
-    runs.start(tmp_path / 'new_run', config.to_dict())
-    assert str(tmp_path / 'new_run') in message_of(evaluate.run, str(tmp_path / 'new_run'))
+    run_directory.start(tmp_path / 'new_run', config.to_dict())
+    assert str(tmp_path / 'new_run') in message_of(evaluate.evaluate_checkpoint, str(tmp_path / 'new_run'))
 
 
 def test_evaluating_a_step_without_a_checkpoint(workdir):
-    message = message_of(evaluate.run, str(workdir), 500)
+    message = message_of(evaluate.evaluate_checkpoint, str(workdir), 500)
     assert '500' in message
     assert 'Found: 0' in message
 
@@ -235,35 +238,35 @@ def test_evaluating_a_step_without_a_checkpoint(workdir):
 def test_evaluating_without_test_images(workdir, tmp_path):
     write_image(tmp_path / 'good_ones' / '0.png', 0)
     changes = {'dataset.root': str(tmp_path / 'good_ones'), 'dataset.test_fraction': 0.0}
-    assert str(tmp_path / 'good_ones') in message_of(evaluate.run, str(workdir), None, changes)
+    assert str(tmp_path / 'good_ones') in message_of(evaluate.evaluate_checkpoint, str(workdir), None, changes)
 
 
 def test_evaluating_where_the_data_have_moved(workdir, tmp_path):
     (tmp_path / 'images').rename(tmp_path / 'moved')
-    assert '--config.dataset.root' in message_of(evaluate.run, str(workdir))
+    assert '--config.dataset.root' in message_of(evaluate.evaluate_checkpoint, str(workdir))
     with pytest.raises(AssertionError, match='not noticed'):
-        evaluate.run(str(workdir), changes={'dataset.root': str(tmp_path / 'moved')})
+        evaluate.evaluate_checkpoint(str(workdir), changes={'dataset.root': str(tmp_path / 'moved')})
 
 
 def test_evaluating_networks_of_another_width(workdir):
-    message = message_of(evaluate.run, str(workdir), None, {'model.reconstructive_width': 2})
+    message = message_of(evaluate.evaluate_checkpoint, str(workdir), None, {'model.reconstructive_width': 2})
     assert str(workdir) in message
     assert 'does not fit' in message
 
 
 def test_evaluating_at_a_size_that_is_no_multiple_of_32(workdir):
-    message = message_of(evaluate.run, str(workdir), None, {'dataset.image_size': (32, 33)})
+    message = message_of(evaluate.evaluate_checkpoint, str(workdir), None, {'dataset.image_size': (32, 33)})
     assert '--config.dataset.image_size' in message
     assert '33' in message
 
 
 def test_a_warm_start_from_no_run(config, tmp_path):
     config.training.warm_start = str(tmp_path / 'textures')
-    assert config.training.warm_start in message_of(train.run, config, str(tmp_path / 'new_run'))
+    assert config.training.warm_start in message_of(train.train, config, str(tmp_path / 'new_run'))
 
 
 def test_going_on_with_a_run_of_another_config(config, workdir):
     config.training.seed = 7
-    message = message_of(train.run, config, str(workdir))
+    message = message_of(train.train, config, str(workdir))
     assert 'training.seed=0' in message
     assert '7' in message

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from draem_jax import calibration
+from draem_jax.detection import calibration
 from draem_jax.errors import UserError
 
 RANDOM = np.random.default_rng(0)

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from draem_jax import charts
-from draem_jax.charts import Axis
+from draem_jax.evaluation import charts
+from draem_jax.evaluation.charts import Axis
 
 
 @pytest.mark.parametrize(

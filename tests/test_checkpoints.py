@@ -10,8 +10,9 @@ import orbax.checkpoint as ocp
 import pytest
 from trees import fill_disk
 
-from draem_jax import checkpoints, runs, training
+from draem_jax import checkpoints, run_directory
 from draem_jax.errors import UserError
+from draem_jax.training.state import init_state, restore_newest_state, save_state
 
 
 def make_state(step, width=8):
@@ -22,7 +23,7 @@ def make_state(step, width=8):
         'half': random.normal(size=(width,)).astype(jax.numpy.bfloat16),
     }
     stats = {'norm': {'mean': random.normal(size=(width,)).astype(np.float32)}}
-    state = training.init_state({'params': params, 'batch_stats': stats}, optax.adam(1e-4))
+    state = init_state({'params': params, 'batch_stats': stats}, optax.adam(1e-4))
     moments = jax.tree.map(lambda leaf: (leaf + step).astype(leaf.dtype), state.opt_state)
     return state.replace(step=np.int32(step), opt_state=moments)
 
@@ -41,7 +42,7 @@ def saved(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('saved')
     with checkpoints.open_checkpoints(workdir) as manager:
         for step in (2, 4):
-            checkpoints.save(manager, make_state(step))
+            save_state(manager, make_state(step))
     return workdir
 
 
@@ -54,7 +55,7 @@ def workdir(saved, tmp_path):
 
 def resume(workdir):
     with checkpoints.open_checkpoints(workdir) as manager:
-        return checkpoints.restore_newest_state(manager, TEMPLATE)
+        return restore_newest_state(manager, TEMPLATE)
 
 
 def flip(path, position):
@@ -112,9 +113,9 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_next_older_one_taken(workd
 def test_steps_after_a_damaged_one_are_saved_at_once(workdir):
     truncate(workdir / 'checkpoints' / '4' / 'variables')
     with checkpoints.open_checkpoints(workdir) as manager:
-        checkpoints.restore_newest_state(manager, TEMPLATE)
+        restore_newest_state(manager, TEMPLATE)
         for step in (3, 4):
-            checkpoints.save(manager, make_state(step))
+            save_state(manager, make_state(step))
     assert checkpoints.list_steps(workdir) == [2, 3, 4]
     assert_is_of_step(resume(workdir), 4)
 
@@ -130,7 +131,7 @@ def test_a_training_goes_on_from_the_next_older_one_and_saves_the_damaged_step_a
         assert 'step 2 taken' in line
         assert len(list((workdir / 'damaged').iterdir())) == time  # Nothing is deleted.
         with checkpoints.open_checkpoints(workdir) as manager:
-            checkpoints.save(manager, make_state(4))
+            save_state(manager, make_state(4))
         assert_is_of_step(resume(workdir), 4)
         assert not capfd.readouterr().err
         damage(workdir / 'checkpoints' / '4' / item)
@@ -172,7 +173,7 @@ def test_networks_of_another_width_are_no_damage_and_both_widths_are_named(workd
     variables = {'params': wider.params, 'batch_stats': wider.batch_stats}
     for restore in (
         lambda: checkpoints.restore_variables(workdir, variables),
-        lambda: checkpoints.restore_newest_state(checkpoints.open_checkpoints(workdir), wider),
+        lambda: restore_newest_state(checkpoints.open_checkpoints(workdir), wider),
     ):
         with pytest.raises(UserError, match='does not fit') as caught:
             restore()
@@ -214,7 +215,7 @@ def test_the_hash_differs_where_a_path_a_shape_a_dtype_or_a_byte_does():
 def test_only_the_newest_are_kept_and_leftovers_of_an_interrupted_save_go(tmp_path):
     with checkpoints.open_checkpoints(tmp_path, keep=2) as manager:
         for step in range(1, 6):
-            checkpoints.save(manager, make_state(step))
+            save_state(manager, make_state(step))
     folder = tmp_path / 'checkpoints'
     assert sorted(path.name for path in folder.iterdir()) == ['4', '5']
     leftover = folder / '6.orbax-checkpoint-tmp'
@@ -227,14 +228,14 @@ def test_only_the_newest_are_kept_and_leftovers_of_an_interrupted_save_go(tmp_pa
 @pytest.mark.parametrize('leave', [0, 8192, 32768])
 def test_on_a_full_disk_a_save_fails_in_one_line_and_the_older_checkpoint_stays(small_disk, leave, caplog):
     with checkpoints.open_checkpoints(small_disk) as manager:
-        checkpoints.save(manager, make_state(2))
+        save_state(manager, make_state(2))
     fill_disk(small_disk, leave)
     with (
         pytest.raises(UserError, match='No space left') as caught,
-        runs.explaining_a_full_disk(small_disk),
+        run_directory.explaining_a_full_disk(small_disk),
         checkpoints.open_checkpoints(small_disk) as manager,
     ):
-        checkpoints.save(manager, make_state(4))
+        save_state(manager, make_state(4))
     assert str(small_disk) in str(caught.value)
     assert '\n' not in str(caught.value)
     assert not caplog.records  # Orbax would log hundreds of lines.
@@ -244,5 +245,5 @@ def test_on_a_full_disk_a_save_fails_in_one_line_and_the_older_checkpoint_stays(
 
 
 def test_another_failure_keeps_its_type(tmp_path):
-    with pytest.raises(ValueError, match='a bug'), runs.explaining_a_full_disk(tmp_path):
+    with pytest.raises(ValueError, match='a bug'), run_directory.explaining_a_full_disk(tmp_path):
         raise ValueError('a bug')

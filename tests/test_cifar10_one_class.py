@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import data
-from data import reading
+from data import streaming
 from draem_jax.errors import UserError
 
 _TRAIN_LABELS = [3, 0, 3, 9, 3]
@@ -62,8 +62,8 @@ def root(tmp_path_factory):
 
 def load(root, split):
     builder = data.make_builder('cifar10_one_class', 'cat', str(root))
-    reading.prepare(builder)
-    return list(reading.read_split(builder, split, (32, 32)))
+    streaming.prepare(builder)
+    return list(streaming.read_split(builder, split, (32, 32)))
 
 
 def test_training_images_are_those_of_the_class(root):
@@ -87,7 +87,7 @@ def test_only_normal_images_have_a_mask(root):
 
 def test_splits_are_counted_and_can_be_cut(root):
     builder = data.make_builder('cifar10_one_class', 'cat', str(root))
-    reading.prepare(builder)
+    streaming.prepare(builder)
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == {'train': 3, 'test': 4}
     cut = builder.as_dataset(split='train[1:]+test[:50%]').as_numpy_iterator()
     assert [example['filename'].decode() for example in cut] == ['train_2', 'train_4', 'test_0', 'test_1']
@@ -108,7 +108,7 @@ def test_it_never_passes_for_prepared_and_writes_nothing(root):
 
 def test_without_cifar10_nothing_is_fetched_until_asked_for(tmp_path):
     builder = data.make_builder('cifar10_one_class', 'cat', str(tmp_path))
-    assert reading.count_examples(builder, 'test') == 0
+    assert streaming.count_examples(builder, 'test') == 0
     with pytest.raises(UserError, match=r'not prepared in .*--config\.dataset\.root'):
         builder.as_dataset(split='test')
     assert list(tmp_path.iterdir()) == []

@@ -9,10 +9,14 @@ import pytest
 import tensorflow_datasets as tfds
 
 import data
-from configs import checks, default
-from data import synthesis
-from draem_jax import losses, networks, training
+from commands import config_checks
+from configs import default
+from data.synthesis.example import make_example
+from data.synthesis.options import check_options
 from draem_jax.errors import UserError
+from draem_jax.model import losses, networks
+from draem_jax.training.optimizer import make_schedule
+from draem_jax.training.update import make_update
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 MODULES = [path.stem for path in sorted(FOLDER.glob('*.py')) if 'def get_config(' in path.read_text()]
@@ -45,8 +49,8 @@ def load(name, *arguments):
 @pytest.mark.parametrize('experiment', EXPERIMENTS, ids=':'.join)
 def test_every_experiment_holds_allowed_values(experiment):
     config = load(*experiment)
-    checks.check(config)
-    synthesis.check_options(**config.synthesis)
+    config_checks.check(config)
+    check_options(**config.synthesis)
 
 
 @pytest.mark.parametrize('name', MODULES)
@@ -60,10 +64,10 @@ def test_every_experiment_has_the_fields_and_types_of_the_default(name):
 def test_sections_unpack_into_the_functions_they_are_for():
     config = default.get_config()
     for function, positional, section in (
-        (synthesis.make_example, 4, 'synthesis'),
-        (synthesis.check_options, 0, 'synthesis'),
-        (training.make_update, 2, 'loss'),
-        (training.make_schedule, 1, 'optimizer'),
+        (make_example, 4, 'synthesis'),
+        (check_options, 0, 'synthesis'),
+        (make_update, 2, 'loss'),
+        (make_schedule, 1, 'optimizer'),
         (networks.make_model, 0, 'model'),
     ):
         inspect.signature(function).bind(*range(positional), **config[section])
@@ -112,8 +116,8 @@ def message_of(config):
     """The one line that the checks of train.py raise for a config."""
 
     def check():
-        checks.check(config)
-        synthesis.check_options(**config.synthesis)
+        config_checks.check(config)
+        check_options(**config.synthesis)
 
     with pytest.raises(UserError) as caught:
         check()
@@ -215,7 +219,7 @@ def test_a_missing_field_or_section_is_named(path):
 def test_fields_that_an_earlier_version_did_not_know_take_their_defaults():
     values = load('default').to_dict()
     del values['evaluation']['target_fpr'], values['dataset']['cache']
-    config = checks.of_run(values, {'training.seed': 7})
+    config = config_checks.config_of_run(values, {'training.seed': 7})
     assert config.evaluation.target_fpr == default.get_config().evaluation.target_fpr
     assert config.dataset.cache == default.get_config().dataset.cache
     assert config.training.seed == 7

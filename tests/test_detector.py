@@ -18,8 +18,10 @@ from trees import draw_tree
 
 import draem_jax
 import evaluate
-from draem_jax import calibration, detector, images, inference, networks, tiling
+from draem_jax import images
+from draem_jax.detection import calibration, detector, tiling
 from draem_jax.errors import UserError
+from draem_jax.model import networks, scoring
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -46,7 +48,7 @@ def test_scores_are_those_of_the_evaluation(tmp_path, antialias):
         # All of another size than the network's, and one of the size that its mask has.
         PIL.Image.fromarray(photo(40, 36, seed=k)).save(path)
     workdir = write_run(tmp_path / 'run', root=tmp_path / 'data', antialias=antialias)
-    evaluate.run(str(workdir))
+    evaluate.evaluate_checkpoint(str(workdir))
     with (workdir / 'evaluation' / str(STEP) / 'scores.csv').open() as file:
         expected = {row['filename']: float(row['score']) for row in csv.DictReader(file)}
     assert len(expected) == 5
@@ -62,7 +64,7 @@ def test_map_is_that_of_the_networks_at_the_resolution_of_the_image(run):
     variables = draem_jax.load(run).variables
     small = images.resize(image, (32, 32))
     _, logits = jax.jit(functools.partial(model.apply, train=False))(variables, small[None].astype(np.float32) / 255)
-    expected = np.asarray(inference.anomaly_map(logits))[0]
+    expected = np.asarray(scoring.anomaly_map(logits))[0]
     assert expected.std() > 0.005
     assert (found.map.shape, found.map.dtype) == ((50, 70), np.float32)
     np.testing.assert_allclose(found.map, images.resize(expected, (50, 70)), atol=1e-5)
@@ -118,7 +120,7 @@ def test_tiles_are_looked_at_one_by_one_and_blended(run):
     expected = tiling.blend([one.map for one in whole(tiles)], (50, 70), (32, 32))
     found = draem_jax.load(run, tile=32)(image)
     np.testing.assert_allclose(found.map, expected, atol=1e-6)
-    assert found.score == pytest.approx(float(inference.image_score(found.map[None], 3)[0]), rel=1e-5)
+    assert found.score == pytest.approx(float(scoring.image_score(found.map[None], 3)[0]), rel=1e-5)
 
 
 def test_tiles_of_several_images_are_not_mixed_up(run):
@@ -230,8 +232,8 @@ found = draem_jax.load(sys.argv[1])(np.zeros((40, 36, 3), np.uint8))
 import predict
 sys.path.append('tools')
 import calibrate
-predict.run(sys.argv[1], [sys.argv[2]], out=sys.argv[3])
-calibrate.run(sys.argv[1], sys.argv[2])
+predict.predict(sys.argv[1], [sys.argv[2]], out=sys.argv[3])
+calibrate.calibrate(sys.argv[1], sys.argv[2])
 print(*sys.modules)
 """
 
@@ -245,5 +247,5 @@ def test_nothing_here_needs_tensorflow(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     loaded = set(result.stdout.splitlines()[-1].split())
-    assert {'jax', 'draem_jax.detector', 'draem_jax.calibration'} <= loaded
+    assert {'jax', 'draem_jax.detection.detector', 'draem_jax.calibration'} <= loaded
     assert loaded & {'tensorflow', 'tensorflow_datasets', 'data'} == set()

@@ -18,8 +18,11 @@ import evaluate
 import train
 from configs import folder
 from data import inputs
-from draem_jax import calibration, checkpoints, networks, runs, training
+from draem_jax import checkpoints, run_directory
+from draem_jax.detection import calibration
 from draem_jax.errors import Diverged, Preempted, UserError
+from draem_jax.model import networks
+from draem_jax.training.state import init_state, restore_state
 
 STEPS = 4
 
@@ -73,8 +76,8 @@ def config(tmp_path_factory):
 def run(config, tmp_path_factory):
     """The directory of a finished and evaluated run."""
     workdir = tmp_path_factory.mktemp('run')
-    train.run(config, str(workdir))
-    evaluate.run(str(workdir))
+    train.train(config, str(workdir))
+    evaluate.evaluate_checkpoint(str(workdir))
     return workdir
 
 
@@ -82,7 +85,7 @@ def restored(config, workdir, step):
     model, optimizer, _ = train.build(config, STEPS)
     variables = networks.init_variables(model, tuple(config.dataset.image_size), seed=0)
     with checkpoints.open_checkpoints(workdir) as manager:
-        state = checkpoints.restore_state(manager, training.init_state(variables, optimizer), step)
+        state = restore_state(manager, init_state(variables, optimizer), step)
     assert int(state.step) == step
     return jax.device_get(state)
 
@@ -139,7 +142,7 @@ def test_results_cover_every_test_image_once(run):
 def test_evaluating_again_gives_the_same_numbers(run):
     path = run / 'evaluation' / str(STEPS) / 'results.json'
     before = path.read_text()
-    evaluate.run(str(run), step=STEPS)
+    evaluate.evaluate_checkpoint(str(run), step=STEPS)
     assert path.read_text() == before
 
 
@@ -164,7 +167,7 @@ def test_a_run_without_held_out_normals_is_uncalibrated(config, run, tmp_path):
 
 
 def test_all_checkpoints_give_a_curve(run):
-    evaluate.run_all(str(run))
+    evaluate.evaluate_all(str(run))
     with (run / 'evaluation' / 'curve.csv').open() as file:
         lines = list(csv.DictReader(file))
     assert [int(line['step']) for line in lines] == [2, STEPS]
@@ -191,11 +194,11 @@ def test_resumed_run_equals_uninterrupted_run(config, run, tmp_path, monkeypatch
         with monkeypatch.context() as patch:
             change_batches(patch, stop)
             with pytest.raises(Preempted, match=f'{number.name}: step {step} of') as caught:
-                train.run(config, str(tmp_path))
+                train.train(config, str(tmp_path))
         assert caught.value.exit_code == 42
         assert checkpoints.list_steps(tmp_path)[-1] == step
         assert not (tmp_path / 'finished.json').exists()
-    train.run(config, str(tmp_path))
+    train.train(config, str(tmp_path))
     expected, found = restored(config, run, STEPS), restored(config, tmp_path, STEPS)
     assert_equal(found, expected)
     steps = logged_steps(tmp_path)
@@ -211,7 +214,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_made_again(config, run, 
     assert draem_jax.load(workdir).step == 2
     with pytest.raises(UserError, match=f'step {STEPS} in .* is damaged'):
         draem_jax.load(workdir, step=STEPS)
-    train.run(config, str(workdir))
+    train.train(config, str(workdir))
     assert f"step {STEPS} in '{workdir}' is damaged" in capfd.readouterr().err
     assert_equal(restored(config, workdir, STEPS), restored(config, run, STEPS))
     assert logged_steps(workdir) == [1, 2, 3, 4]
@@ -225,7 +228,7 @@ def small_networks(monkeypatch):
 def test_the_rate_falls_after_the_steps_that_the_config_says(config, tmp_path, small_networks):
     config = config.copy_and_resolve_references()
     config.optimizer.decay_at = (0.8, 0.9)
-    train.run(config, str(tmp_path))
+    train.train(config, str(tmp_path))
     lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     rates = [line['learning_rate'] for line in lines if 'loss' in line]
     assert rates == pytest.approx([1e-4, 1e-4, 1e-4, 2e-5])  # 80 % and 90 % of 4 steps are 3 and 4.
@@ -233,7 +236,7 @@ def test_the_rate_falls_after_the_steps_that_the_config_says(config, tmp_path, s
 
 def test_not_a_number_in_the_data_ends_a_run_before_it_spoils_anything(config, tmp_path, small_networks, monkeypatch):
     config = config.copy_and_resolve_references()
-    train.run(config, str(tmp_path / 'good'))
+    train.train(config, str(tmp_path / 'good'))
     config.training.log_every_steps = 0  # Then the host looks before it saves, and no checkpoint may come of step 4.
 
     def spoil(k, batch):
@@ -241,7 +244,7 @@ def test_not_a_number_in_the_data_ends_a_run_before_it_spoils_anything(config, t
 
     change_batches(monkeypatch, spoil)
     with pytest.raises(Diverged, match=r'step 3, learning rate 0\.0001: .*loss nan'):
-        train.run(config, str(tmp_path / 'bad'))
+        train.train(config, str(tmp_path / 'bad'))
     assert checkpoints.list_steps(tmp_path / 'bad') == [2]
     assert_equal(restored(config, tmp_path / 'bad', 2), restored(config, tmp_path / 'good', 2))
     assert not (tmp_path / 'bad' / 'finished.json').exists()
@@ -253,7 +256,7 @@ def test_a_finished_run_is_left_alone(config, run, capsys):
     calibrated = (run / 'calibration.json').read_text()
     for name in ('finished.json', 'calibration.json'):
         (run / name).unlink()  # As if it had died just after the last checkpoint.
-    train.run(config, str(run))
+    train.train(config, str(run))
     assert (run / 'calibration.json').read_text() == calibrated
     assert 'Nothing to do' in capsys.readouterr().out
     assert json.loads((run / 'finished.json').read_text())['step'] == STEPS
@@ -264,7 +267,7 @@ def test_a_workdir_of_another_config_is_refused(config, run):
     other = config.copy_and_resolve_references()
     other.optimizer.learning_rate = 0.5
     with pytest.raises(UserError, match=r'optimizer\.learning_rate'):
-        train.run(other, str(run))
+        train.train(other, str(run))
 
 
 def test_warm_start_takes_the_networks_of_another_run(config, run, tmp_path):
@@ -287,7 +290,7 @@ def test_a_checkpoint_of_other_networks_is_refused_with_both_shapes(run, config)
 
 def test_a_step_that_is_not_there_is_named_with_those_that_are(run):
     with pytest.raises(UserError, match=r'step 3 .* Found: 2, 4'):
-        evaluate.run(str(run), step=3)
+        evaluate.evaluate_checkpoint(str(run), step=3)
 
 
 def test_a_folder_of_good_images_alone_is_tested_on_some_of_them(config, run, tmp_path):
@@ -297,12 +300,12 @@ def test_a_folder_of_good_images_alone_is_tested_on_some_of_them(config, run, tm
     shutil.copytree(run, tmp_path / 'run')
     config = config.copy_and_resolve_references()
     config.dataset.root = str(flat)
-    (tmp_path / 'run' / 'config.json').write_text(json.dumps({'schema': runs.SCHEMA, **config.to_dict()}))
+    (tmp_path / 'run' / 'config.json').write_text(json.dumps({'schema': run_directory.SCHEMA, **config.to_dict()}))
     with pytest.raises(UserError, match='trained on all of them'):
-        evaluate.run(str(tmp_path / 'run'), changes={'dataset.test_fraction': 0.25})
+        evaluate.evaluate_checkpoint(str(tmp_path / 'run'), changes={'dataset.test_fraction': 0.25})
     names = {'': {'validation': ['001.png'], 'test': ['000.png', '004.png']}}
     (tmp_path / 'run' / 'held_out.json').write_text(json.dumps(names))
-    found = evaluate.run(str(tmp_path / 'run'))
+    found = evaluate.evaluate_checkpoint(str(tmp_path / 'run'))
     assert found['counts'] == {'normal': 2, 'defective': 64, 'by_type': {'simulated': 64}}
     assert found['dataset']['split'] == 'simulated'
     assert 'held-out normal images' in found['dataset']['note']
@@ -321,8 +324,8 @@ def test_several_categories_are_evaluated_each_and_in_the_mean(config, run, tmp_
     config = config.copy_and_resolve_references()
     shutil.rmtree(tmp_path / 'run' / 'evaluation', ignore_errors=True)
     config.dataset.update({'name': 'mvtec_ad', 'category': 'bottle,screw', 'root': str(tmp_path / 'mvtec')})
-    (tmp_path / 'run' / 'config.json').write_text(json.dumps({'schema': runs.SCHEMA, **config.to_dict()}))
-    found = evaluate.run(str(tmp_path / 'run'))
+    (tmp_path / 'run' / 'config.json').write_text(json.dumps({'schema': run_directory.SCHEMA, **config.to_dict()}))
+    found = evaluate.evaluate_checkpoint(str(tmp_path / 'run'))
     folder = tmp_path / 'run' / 'evaluation' / str(STEPS)
     each = [json.loads((folder / name / 'results.json').read_text()) for name in ('bottle', 'screw')]
     assert [one['counts']['defective'] for one in each] == [4, 3]
@@ -337,13 +340,13 @@ def test_a_folder_of_runs_gives_a_table(run, tmp_path):
     for seed in (0, 1):
         shutil.copytree(run, tmp_path / 'sweep' / 'parts' / f'seed_{seed}')
     (tmp_path / 'sweep' / 'parts' / 'seed_1' / 'evaluation' / str(STEPS) / 'results.json').unlink(missing_ok=True)
-    evaluate.run_sweep(str(tmp_path / 'sweep'))
+    evaluate.evaluate_sweep(str(tmp_path / 'sweep'))
     with (tmp_path / 'sweep' / 'table.csv').open() as file:
         lines = list(csv.DictReader(file))
     assert [line['category'] for line in lines] == ['parts', 'mean']
     assert float(lines[0]['pixel_auroc_std']) == 0.0  # The same networks twice.
     (tmp_path / 'sweep' / 'parts' / 'seed_1' / 'finished.json').unlink()
-    assert evaluate.run_sweep(str(tmp_path / 'sweep'), {'evaluation.score_window': 3}) == 0
+    assert evaluate.evaluate_sweep(str(tmp_path / 'sweep'), {'evaluation.score_window': 3}) == 0
     with (tmp_path / 'sweep' / 'table.csv').open() as file:
         assert next(csv.DictReader(file))['seeds'] == '1'
     results = json.loads((tmp_path / 'sweep/parts/seed_0/evaluation' / str(STEPS) / 'results.json').read_text())

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import data
-from data.folder.folder_dataset_builder import list_records
+from data.sets.folder.folder_dataset_builder import list_records
 from draem_jax.errors import UserError
 
 _LAYOUT = [

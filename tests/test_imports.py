@@ -1,6 +1,7 @@
 """Who may import whom: read off the source, and off what Python has loaded after an import."""
 
 import ast
+import graphlib
 import pathlib
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPTS = {path.stem for path in ROOT.glob('*.py')}
 OURS = SCRIPTS | {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.rglob('*.py'))}
-MODULES = [f'draem_jax.{path.stem}' for path in sorted((ROOT / 'draem_jax').glob('*.py')) if path.stem != '__init__']
+# What lies beside the rooms of draem_jax: for all of them.
+SHARED = {f'draem_jax.{path.stem}' for path in (ROOT / 'draem_jax').glob('*.py') if path.stem != '__init__'}
+PACKAGES = ('draem_jax', 'data', 'configs', 'commands')
 
 
 def imported_names(source, package):
@@ -28,6 +31,18 @@ def imported_names(source, package):
 
 def is_within(name, packages):
     return any(f'{name}.'.startswith(f'{package}.') for package in packages)
+
+
+def module_name(path):
+    """'data.sets' for data/sets/__init__.py, 'data.banks' for data/banks.py."""
+    parts = path.relative_to(ROOT).with_suffix('').parts
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+def modules_of(*packages):
+    """{name: path} of every module in packages of ours."""
+    paths = [path for package in packages for path in sorted((ROOT / package).rglob('*.py'))]
+    return {module_name(path): path for path in paths}
 
 
 def imports_of(folder):
@@ -56,14 +71,44 @@ def test_imports_are_found_wherever_they_stand(source, names):
     ('folder', 'allowed'),
     [
         ('draem_jax', {'draem_jax'}),
-        ('data', {'data', 'draem_jax.images', 'draem_jax.files', 'draem_jax.errors'}),
-        ('configs', {'configs', 'draem_jax.errors'}),
+        ('draem_jax/model', {'draem_jax.model', *SHARED}),
+        ('draem_jax/training', {'draem_jax.training', 'draem_jax.model', *SHARED}),
+        ('draem_jax/detection', {'draem_jax.detection', 'draem_jax.model', *SHARED}),
+        ('draem_jax/evaluation', {'draem_jax.evaluation', 'draem_jax.detection', 'draem_jax.model', *SHARED}),
+        ('data', {'data', 'draem_jax.images', 'draem_jax.storage', 'draem_jax.threads', 'draem_jax.errors'}),
+        ('configs', {'configs'}),
+        ('commands', {'commands', 'configs', 'draem_jax'}),
     ],
 )
 def test_of_our_own_files_a_library_imports_only_those_below_it(folder, allowed):
     found = [(file, name) for file, name in imports_of(folder) if is_within(name, OURS)]
     assert found, f'nothing to check in {folder}'
     assert [(file, name) for file, name in found if not is_within(name, allowed)] == []
+
+
+def test_what_the_rooms_share_imports_none_of_them():
+    rooms = {f'draem_jax.{path.name}' for path in (ROOT / 'draem_jax').iterdir() if path.is_dir()}
+    assert [
+        (name, imported)
+        for name in SHARED
+        for imported in imported_names(modules_of('draem_jax')[name].read_text(), ('draem_jax',))
+        if is_within(imported, rooms)
+    ] == []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    modules = modules_of(*PACKAGES)
+    graph = {}
+    for name, path in modules.items():
+        names = imported_names(path.read_text(), path.relative_to(ROOT).parent.parts)
+        # 'a.b.c' is the module of that name, or what the module 'a.b' holds.
+        graph[name] = {one if one in modules else one.rpartition('.')[0] for one in names} & modules.keys() - {name}
+    graphlib.TopologicalSorter(graph).prepare()  # Raises a CycleError, which names the modules.
+
+
+def test_no_test_imports_another():
+    tests = {path.stem for path in (ROOT / 'tests').glob('test_*.py')}
+    assert [(file, name) for file, name in imports_of('tests') if is_within(name, tests)] == []
 
 
 @pytest.mark.parametrize(
@@ -78,7 +123,7 @@ def test_one_half_of_the_house_knows_tensorflow_and_the_other_jax(folder, forbid
 
 
 def test_configs_import_nothing_heavy():
-    allowed = sys.stdlib_module_names | {'absl', 'ml_collections', 'configs', 'draem_jax'}
+    allowed = sys.stdlib_module_names | {'ml_collections', 'configs'}
     assert [(file, name) for file, name in imports_of('configs') if not is_within(name, allowed)] == []
 
 
@@ -87,7 +132,7 @@ def test_configs_import_nothing_heavy():
     [
         (['draem_jax.images'], {'jax', 'flax', 'tensorflow'}),
         (['data'], {'tensorflow', 'jax', 'flax'}),
-        (MODULES, {'tensorflow', 'tensorflow_datasets', 'data', 'configs'}),
+        (list(modules_of('draem_jax')), {'tensorflow', 'tensorflow_datasets', 'data', 'configs', 'commands'}),
     ],
     ids=['draem_jax.images', 'data', 'all of draem_jax'],
 )

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 
-from data.in_place import InPlaceBuilder, Record, read
+from data.sets.in_place import InPlaceBuilder, Record, read
 from draem_jax.errors import UserError
 
 _RNG = np.random.default_rng(0)

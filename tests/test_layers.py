@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from draem_jax import layers
+from draem_jax.model import layers
 
 RANDOM = np.random.default_rng(0)
 

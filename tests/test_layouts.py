@@ -9,8 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 import data
-from data.in_place import read
-from data.magnetic_tile.magnetic_tile_dataset_builder import group_frames, split_groups
+from data.sets.in_place import read
+from data.sets.magnetic_tile.magnetic_tile_dataset_builder import group_frames, split_groups
 from draem_jax import images
 from draem_jax.errors import UserError
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, special
 
-from draem_jax import losses
+from draem_jax.model import losses
 
 RANDOM = np.random.default_rng(0)
 RECONSTRUCTION = RANDOM.uniform(-0.2, 1.2, (2, 24, 20, 3)).astype(np.float32)

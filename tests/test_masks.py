@@ -5,8 +5,8 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
-from data import simplex
-from data.masks import SOURCES, draw_mask, draw_rectangle, foreground, largest_cells_log2, noticeable
+from data.synthesis import simplex
+from data.synthesis.masks import SOURCES, draw_mask, draw_rectangle, foreground, largest_cells_log2, noticeable
 
 MASK_OPTIONS = {
     'source': 'perlin',

@@ -7,7 +7,7 @@ from hypothesis import strategies
 from hypothesis.extra import numpy as arrays
 from sklearn import metrics as sklearn_metrics
 
-from draem_jax import metrics
+from draem_jax.evaluation import metrics, pixel_ranking
 
 
 def best_f1(scores, labels):
@@ -187,7 +187,7 @@ def test_pixel_ranking_equals_the_metrics_of_its_pixels(block_size):
     maps[:, :5] = 0.0  # one heavy tie, larger than a block
     groups = ['good', 'good', 'good', 'dent', 'scratch', 'dent', 'dent', 'scratch', 'scratch']
     selections = {'all': ['good', 'dent', 'scratch'], 'dent': ['good', 'dent']}
-    with metrics.PixelRanking(block_size=block_size) as pixels:
+    with pixel_ranking.PixelRanking(block_size=block_size) as pixels:
         for arguments in zip(maps, masks, groups, strict=True):
             pixels.add(*arguments)
         results = pixels.summaries(selections, max_fpr=0.2)
@@ -203,7 +203,7 @@ def test_pixel_ranking_equals_the_metrics_of_its_pixels(block_size):
 def test_pixel_ranking_is_exact_whatever_the_ties(seed, levels):
     maps, masks = random_maps(seed, count=4, size=8, levels=levels)
     hypothesis.assume(masks.any())
-    with metrics.PixelRanking(block_size=37) as pixels:
+    with pixel_ranking.PixelRanking(block_size=37) as pixels:
         for anomaly_map, mask in zip(maps, masks, strict=True):
             pixels.add(anomaly_map, mask)
         result = pixels.summaries({'all': ['']}, max_fpr=0.3)['all']
@@ -213,7 +213,7 @@ def test_pixel_ranking_is_exact_whatever_the_ties(seed, levels):
 
 
 def test_pixel_ranking_names_what_is_missing():
-    with metrics.PixelRanking() as pixels:
+    with pixel_ranking.PixelRanking() as pixels:
         pixels.add(np.zeros((4, 4)), np.zeros((4, 4)), group='good')
         pixels.add(np.full((4, 4), np.nan), np.eye(4), group='dent')
         results = pixels.summaries({'good': ['good'], 'dent': ['good', 'dent'], 'none': []})

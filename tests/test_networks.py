@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from draem_jax import devices, layers, networks
+from draem_jax import devices
 from draem_jax.errors import UserError
+from draem_jax.model import layers, networks
 
 
 def count_with_biases(subnetwork, channels):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data.perlin import fade, perlin_noise
+from data.synthesis.perlin import fade, perlin_noise
 
 
 def random_angles(size=33, seed=0):

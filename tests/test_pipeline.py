@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data import pipeline
-from data.bank import FileImages
+from data.banks import FileImages
 from draem_jax.errors import UserError
 
 _RNG = np.random.default_rng(0)

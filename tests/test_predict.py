@@ -15,7 +15,7 @@ from tiny_run import STEP, photo, write_run
 
 import draem_jax
 import predict
-from draem_jax import calibration, detector
+from draem_jax.detection import calibration, detector
 from draem_jax.errors import UserError
 from tools import calibrate
 
@@ -70,7 +70,7 @@ def rows_of(out):
 
 def message_of(*arguments, **options):
     with pytest.raises(UserError) as caught:
-        predict.run(*arguments, **options)
+        predict.predict(*arguments, **options)
     assert '\n' not in str(caught.value)
     return str(caught.value)
 
@@ -86,7 +86,7 @@ def test_a_folder_of_every_kind_of_image_with_a_broken_one_among_them(calibrated
     write(folder / 'g_last.bmp', photo(20, 20))
     (folder / 'notes.txt').touch()
 
-    assert predict.run(str(calibrated), [str(folder)], out=str(out)) == 1
+    assert predict.predict(str(calibrated), [str(folder)], out=str(out)) == 1
     rows = rows_of(out)
     names = ['a_photo.png', 'b_deep.tif', 'c_grey.jpg', 'd_alpha.png', 'e_broken.png', 'f_empty.jpg', 'g_last.bmp']
     assert [row['file'] for row in rows] == [str(folder / name) for name in names]
@@ -125,7 +125,7 @@ def test_a_contour_is_drawn_around_each_region_and_not_without_a_threshold(run, 
     middle = float(np.median(found.map))
     overlays = []
     for name, options in (('with', {'pixel_threshold': middle}), ('above', {'pixel_threshold': 1.5}), ('none', {})):
-        predict.run(str(run), [str(path)], out=str(tmp_path / name), **options)
+        predict.predict(str(run), [str(path)], out=str(tmp_path / name), **options)
         overlays.append(cv2.cvtColor(cv2.imread(str(tmp_path / name / 'overlays' / 'a.png')), cv2.COLOR_BGR2RGB))
         (row,) = rows_of(tmp_path / name)
         if name == 'with':
@@ -141,7 +141,7 @@ def test_a_contour_is_drawn_around_each_region_and_not_without_a_threshold(run, 
 
 def test_an_uncalibrated_run_says_so_and_decides_nothing(run, tmp_path, capsys):
     path = write(tmp_path / 'a.png', photo(40, 36))
-    assert predict.run(str(run), [str(path)], out=str(tmp_path)) == 0
+    assert predict.predict(str(run), [str(path)], out=str(tmp_path)) == 0
     (row,) = rows_of(tmp_path)
     assert [row[name] for name in ('decision', 'regions', 'area', 'boxes')] == [None] * 4
     printed = capsys.readouterr().out
@@ -153,7 +153,7 @@ def test_a_threshold_on_the_command_line_takes_the_place_of_the_calibrated_one(c
     path = str(write(tmp_path / 'a.png', photo(40, 36)))
     decisions = []
     for options in ({'threshold': 0.0}, {'threshold': 1.1}):
-        predict.run(str(calibrated), [path], out=str(tmp_path), maps='none', overlays=False, **options)
+        predict.predict(str(calibrated), [path], out=str(tmp_path), maps='none', overlays=False, **options)
         decisions.append(rows_of(tmp_path)[0]['decision'])
     assert decisions == ['NG', 'OK']
 
@@ -162,7 +162,7 @@ def test_a_calibration_of_another_step_is_not_used(calibrated, tmp_path, capsys)
     text = (calibrated / 'calibration.json').read_text()
     (calibrated / 'calibration.json').write_text(text.replace(f'"step": {STEP}', '"step": 400'))
     path = str(write(tmp_path / 'a.png', photo(40, 36)))
-    predict.run(str(calibrated), [path], out=str(tmp_path))
+    predict.predict(str(calibrated), [path], out=str(tmp_path))
     assert rows_of(tmp_path)[0]['decision'] is None
     assert f'for step 400, not {STEP}' in capsys.readouterr().out
 
@@ -173,7 +173,7 @@ def test_equal_names_in_different_folders_do_not_overwrite_each_other(run, tmp_p
         write(tmp_path / name, photo(40, 36, k) if name.endswith('png') else photo(20, 20, k))
         pictures[str(tmp_path / name)] = k
     inputs = [str(tmp_path / 'one' / 'a.png'), str(tmp_path / 'two'), str(tmp_path / 'one' / '..' / 'one' / 'a.png')]
-    assert predict.run(str(run), inputs, out=str(tmp_path / 'out'), maps='npy') == 0
+    assert predict.predict(str(run), inputs, out=str(tmp_path / 'out'), maps='npy') == 0
     rows = rows_of(tmp_path / 'out')
     assert len(rows) == 4
     for kind in ('map', 'overlay'):
@@ -187,20 +187,20 @@ def test_equal_names_in_different_folders_do_not_overwrite_each_other(run, tmp_p
 @pytest.mark.parametrize('maps', ['png16', 'npy', 'none'])
 def test_only_what_is_asked_for_is_written(run, tmp_path, maps):
     path = write(tmp_path / 'in' / 'a.png', photo(32, 32))
-    predict.run(str(run), [str(path)], out=str(tmp_path / 'out'), maps=maps, overlays=False)
+    predict.predict(str(run), [str(path)], out=str(tmp_path / 'out'), maps=maps, overlays=False)
     files = {str(file.relative_to(tmp_path / 'out')) for file in (tmp_path / 'out').rglob('*') if file.is_file()}
     expected = {'png16': {'maps/a.png'}, 'npy': {'maps/a.npy'}, 'none': set()}[maps]
     assert files == {'predictions.csv', 'predictions.jsonl'} | expected
 
 
 def test_results_lie_in_the_run_where_nothing_else_is_said(run, tmp_path):
-    predict.run(str(run), [str(write(tmp_path / 'a.png', photo(32, 32)))])
+    predict.predict(str(run), [str(write(tmp_path / 'a.png', photo(32, 32)))])
     assert rows_of(run / 'predictions')[0]['overlay'] == 'overlays/a.png'
 
 
 def test_tiles(run, tmp_path):
     path = write(tmp_path / 'a.png', photo(50, 70))
-    predict.run(str(run), [str(path)], out=str(tmp_path), tile=32, maps='npy', batch_size=4)
+    predict.predict(str(run), [str(path)], out=str(tmp_path), tile=32, maps='npy', batch_size=4)
     (row,) = rows_of(tmp_path)
     expected = draem_jax.load(run, tile=32)(path)
     assert row['score'] == pytest.approx(expected.score, rel=1e-6)
@@ -246,7 +246,7 @@ def test_no_run(tmp_path, nothing_computed):
 
 def test_a_missing_file_is_reported_and_the_others_are_done(run, tmp_path):
     path = write(tmp_path / 'a.png', photo(32, 32))
-    assert predict.run(str(run), [str(tmp_path / 'missing.png'), str(path)], out=str(tmp_path / 'out')) == 1
+    assert predict.predict(str(run), [str(tmp_path / 'missing.png'), str(path)], out=str(tmp_path / 'out')) == 1
     missing, done = rows_of(tmp_path / 'out')
     assert 'No such file' in missing['error']
     assert done['score'] > 0
@@ -269,7 +269,7 @@ def test_what_was_done_before_an_interruption_is_on_disk(run, tmp_path, monkeypa
 
     monkeypatch.setattr(detector.Detector, '__call__', interrupted)
     with pytest.raises(KeyboardInterrupt):
-        predict.run(str(run), paths, out=str(tmp_path / 'out'))
+        predict.predict(str(run), paths, out=str(tmp_path / 'out'))
     assert [row['file'] for row in rows_of(tmp_path / 'out')] == paths[:4]
 
 
@@ -322,7 +322,7 @@ def test_calibrating_on_what_was_trained_on_is_warned_of(tmp_path, capsys):
     workdir = write_run(tmp_path / 'run', root=tmp_path / 'data')
     for split, warned in (('train', True), ('test', False)):
         write(tmp_path / 'data' / split / 'good' / '0.png', photo(32, 32))
-        calibrate.run(str(workdir), str(tmp_path / 'data' / split / 'good'))
+        calibrate.calibrate(str(workdir), str(tmp_path / 'data' / split / 'good'))
         assert ('Warning' in capsys.readouterr().err) == warned
 
 
@@ -330,7 +330,7 @@ def test_calibrating_on_what_was_trained_on_is_warned_of(tmp_path, capsys):
 def test_calibrating_for_a_rate_that_is_none(run, tmp_path, nothing_computed, rate):
     write(tmp_path / '0.png', photo(32, 32))
     with pytest.raises(UserError, match=f'--{rate}=1.5'):
-        calibrate.run(str(run), str(tmp_path), **{rate: 1.5})
+        calibrate.calibrate(str(run), str(tmp_path), **{rate: 1.5})
     assert not (run / 'calibration.json').exists()
 
 
@@ -338,5 +338,5 @@ def test_calibrating_on_a_folder_with_a_broken_image_writes_nothing(run, tmp_pat
     write(tmp_path / '0.png', photo(32, 32))
     (tmp_path / '1.png').write_bytes(b'broken')
     with pytest.raises(UserError, match=r'1\.png'):
-        calibrate.run(str(run), str(tmp_path))
+        calibrate.calibrate(str(run), str(tmp_path))
     assert not (run / 'calibration.json').exists()

@@ -22,7 +22,7 @@ def config(tmp_path):
 def test_a_sheet_with_a_row_for_each_example_is_written(config, tmp_path, capsys):
     heights = []
     for rows in (1, 3):
-        preview.run(config, str(tmp_path / f'{rows}.png'), rows=rows)
+        preview.preview(config, str(tmp_path / f'{rows}.png'), rows=rows)
         heights.append(cv2.imread(str(tmp_path / f'{rows}.png')).shape[0])
     assert heights[1] > 2 * heights[0]
     assert '8 normal images of 32 x 32' in capsys.readouterr().out
@@ -30,7 +30,7 @@ def test_a_sheet_with_a_row_for_each_example_is_written(config, tmp_path, capsys
 
 def test_without_a_visible_anomaly_nothing_is_written_and_it_is_said(config, tmp_path, capsys):
     config.synthesis.anomaly_probability = 0.0
-    preview.run(config, str(tmp_path / 'sheet.png'))
+    preview.preview(config, str(tmp_path / 'sheet.png'))
     assert 'nothing to show' in capsys.readouterr().out
     assert not (tmp_path / 'sheet.png').exists()
 
@@ -38,7 +38,7 @@ def test_without_a_visible_anomaly_nothing_is_written_and_it_is_said(config, tmp
 def test_a_folder_that_is_not_there_is_named_before_anything_is_read(config, tmp_path):
     config.dataset.root = 'nowhere'
     with pytest.raises(UserError, match='--out='):
-        preview.run(config, str(tmp_path / 'missing' / 'sheet.png'))
+        preview.preview(config, str(tmp_path / 'missing' / 'sheet.png'))
 
 
 def test_figures_tell_clean_empty_and_visible_apart():

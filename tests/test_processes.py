@@ -17,7 +17,7 @@ from test_end_to_end import draw_data_set, tiny_config
 import evaluate
 import train
 from configs import folder
-from draem_jax import checkpoints, runs
+from draem_jax import checkpoints, run_directory
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -33,7 +33,7 @@ def config(tmp_path_factory):
 def one(config, tmp_path_factory):
     """The directory of a run in one process, with four devices."""
     workdir = tmp_path_factory.mktemp('one')
-    train.run(config, str(workdir))
+    train.train(config, str(workdir))
     return workdir
 
 
@@ -150,17 +150,17 @@ def test_a_checkpoint_of_two_processes_is_one_of_one_process(config, two, capsys
     newest = checkpoints.list_steps(workdir)[-1]
     config = config.copy_and_resolve_references()
     config.training.steps = newest + 1
-    train.run(config, str(workdir))
+    train.train(config, str(workdir))
     assert f'Going on from step {newest}.' in capsys.readouterr().out
-    assert runs.finished_step(workdir) == newest + 1
+    assert run_directory.finished_step(workdir) == newest + 1
 
 
 def test_two_processes_evaluate_as_one_does(config, two, tmp_path):
     workdir, _ = two
-    alone = evaluate.run(str(workdir))
+    alone = evaluate.evaluate_checkpoint(str(workdir))
     processes = Processes(tmp_path, 'evaluate.py', f'--workdir={workdir}')
     assert processes.exit_codes() == [0, 0], processes.said()
-    together = json.loads((runs.evaluation_folder(workdir, alone['step']) / 'results.json').read_text())
+    together = json.loads((run_directory.evaluation_folder(workdir, alone['step']) / 'results.json').read_text())
     assert together['counts'] == alone['counts']
     for name, value in alone['metrics'].items():
         assert together['metrics'][name] == pytest.approx(value, abs=1e-4)

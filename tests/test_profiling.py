@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from draem_jax import profiling
 from draem_jax.errors import UserError
+from draem_jax.training import profiling
 
 
 def test_steps_are_two_numbers():

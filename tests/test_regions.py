@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from draem_jax import regions
+from draem_jax.detection import regions
 
 
 def test_boxes_and_area_of_two_blocks():

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from draem_jax import report, results, runs
+from draem_jax import run_directory
+from draem_jax.evaluation import curve, report, results
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = [
@@ -199,21 +200,21 @@ def test_training_curves_pass_over_what_a_crash_cut_short(tmp_path):
     lines[500]['loss'] = None
     text = ''.join(json.dumps(line) + '\n' for line in lines) + '[]\n7\n{"loss": 1}\n{"step": 30, "lo'
     (tmp_path / 'metrics.jsonl').write_text(text)
-    log = report.read_training_log(tmp_path)
+    log = run_directory.read_training_log(tmp_path)
     assert log == lines
     losses, rate = report._training_charts(log, 30)
     assert (losses['title'], rate['title']) == ('Training losses', 'Learning rate')
     assert len(re.findall('[ML]', losses['lines'][0]['path'])) <= 400
     assert 'Training losses' in write(tmp_path, make_rows(), training_log=log)
-    assert report.read_training_log(tmp_path / 'nowhere') == []
+    assert run_directory.read_training_log(tmp_path / 'nowhere') == []
 
 
 def test_the_curve_over_checkpoints_holds_those_evaluated_in_order(tmp_path):
     for step in (100, 20, 30):
         found = make_results(make_rows(seed=step)) | {'step': step}
-        results.write_results(runs.evaluation_folder(tmp_path, step), found, [])
+        results.write_results(run_directory.evaluation_folder(tmp_path, step), found, [])
     (tmp_path / 'evaluation' / '.x.partial').mkdir()
-    folder = report.write_curve(tmp_path)
+    folder = curve.write_curve(tmp_path)
     with (folder / 'curve.csv').open() as file:
         lines = list(csv.DictReader(file))
     assert [line['step'] for line in lines] == ['20', '30', '100']

@@ -8,7 +8,8 @@ import pytest
 from browser import CHROMIUM, Browser
 from test_report import HOSTILE, make_results, make_rows
 
-from draem_jax import evaluation, images, pictures, report
+from draem_jax import images, pictures
+from draem_jax.evaluation import report, strips
 
 COUNT, SIZE = 581, 128
 
@@ -37,7 +38,7 @@ def draw_pictures(folder, rows):
             cv2.circle(anomaly_map, generator.integers(20, 108, 2).tolist(), 12, 1.0, -1)
         mask = (255 * (anomaly_map > 0.5)).astype(np.uint8) if row['has_mask'] else None
         strip = pictures.strip(image, cv2.blur(image, (9, 9)), cv2.blur(anomaly_map, (5, 5)), mask)
-        images.write_jpeg(folder / evaluation.picture_file(index), strip)
+        images.write_jpeg(strips.picture_path(folder, index), strip)
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +49,7 @@ def rows():
 @pytest.fixture(scope='module')
 def page(rows, tmp_path_factory):
     folder = tmp_path_factory.mktemp('report')
-    draw_pictures(folder / report.PICTURE_FOLDER, rows)
+    draw_pictures(folder / strips.FOLDER, rows)
     log = [{'step': step, 'loss': 1 / step} for step in range(1, 31)]
     report.write_report(
         folder, make_results(rows), rows, training_log=log, last_step=30, picture_shape=(SIZE, SIZE), run_name='<b>run'

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from draem_jax import metrics, results
+from draem_jax.evaluation import metrics, pixel_ranking, results
 
 
 def make_test_set(seed=0):
@@ -55,7 +55,7 @@ def test_thresholds_reach_their_f1_and_their_rates():
 
 def test_maps_added_one_by_one_give_the_same():
     scores, labels, types, maps, masks, has_mask = make_test_set()
-    with metrics.PixelRanking(block_size=300) as pixels:
+    with pixel_ranking.PixelRanking(block_size=300) as pixels:
         for index in np.flatnonzero(has_mask):
             pixels.add(maps[index], masks[index], group=results.pixel_group(labels[index], types[index]))
         found = results.summarise(scores, labels, types, pixels=pixels)

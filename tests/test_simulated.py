@@ -5,7 +5,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from data.simulated import drawing, fields
+from data.sets.simulated import drawing, fields
 
 DEFECTS = [(category, kind) for category in drawing.CATEGORIES for kind in drawing.kinds(category)]
 

@@ -22,9 +22,10 @@ import trees
 
 import data
 import sweep
+from commands import launchers, sweep_table
 from configs import folder, quickstart
-from draem_jax import launchers, results, sweep_table
 from draem_jax.errors import Preempted, UserError
+from draem_jax.evaluation import results
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 QUICKSTART = f'--config={ROOT}/configs/quickstart.py'
@@ -87,8 +88,10 @@ class Sweep:
         return sweep.plan(config, self.workdir, categories, seeds, arguments, self._scripts)
 
     def run(self, *arguments, slots=({},), **changes):
-        works = self.plan(*arguments, **changes)
-        return sweep.run(works, self.workdir, lambda rest: launchers.here(rest, slots, every_seconds=0.01))
+        cell_jobs = self.plan(*arguments, **changes)
+        return sweep.run_cells(
+            cell_jobs, self.workdir, lambda rest: launchers.run_locally(rest, slots, every_seconds=0.01)
+        )
 
     def commands(self, cell):
         """The scripts that were started for a cell, in their order."""
@@ -300,16 +303,16 @@ def test_a_cell_that_another_process_works_on_is_left_alone(swept, capsys):
 
 
 def test_a_cell_is_locked_by_its_process_even_when_the_sweep_is_gone(swept):
-    (work,) = swept.plan('wood')
-    work.cell.workdir.mkdir(parents=True)
+    (cell_job,) = swept.plan('wood')
+    cell_job.cell.workdir.mkdir(parents=True)
     swept.behave(train="(here / 'runs').touch()\nwhile not (here / 'end').exists(): time.sleep(0.01)")
-    orphan = launchers.Run(work)
+    orphan = launchers.CellProcess(cell_job)
     orphan._log.close()
     with pytest.raises(UserError, match='Another process'):
-        launchers.open_log(work)
+        launchers.open_log(cell_job)
     orphan.stop()
     orphan.wait()
-    launchers.open_log(work).close()
+    launchers.open_log(cell_job).close()
 
 
 def test_a_workdir_that_cannot_be_written_to_is_one_line(swept):
@@ -328,9 +331,9 @@ def test_a_log_that_cannot_be_written_to_is_the_failure_of_its_cell(swept, capsy
 
 
 def test_all_categories_are_those_of_the_data_set(swept):
-    assert [work.cell.category for work in swept.plan('all')] == ['fabric', 'wood', 'metal']
-    assert [work.cell.category for work in swept.plan(None)] == ['metal']
-    assert [work.cell.seed for work in swept.plan('wood,wood', '1,2,1')] == [1, 2]
+    assert [cell_job.cell.category for cell_job in swept.plan('all')] == ['fabric', 'wood', 'metal']
+    assert [cell_job.cell.category for cell_job in swept.plan(None)] == ['metal']
+    assert [cell_job.cell.seed for cell_job in swept.plan('wood,wood', '1,2,1')] == [1, 2]
     for name in ('mvtec_ad', 'visa'):
         assert len(data.category_names(name)) == {'mvtec_ad': 15, 'visa': 12}[name]
 
@@ -359,8 +362,8 @@ def folder_plan(path, categories, own='', root='parts'):
 
 
 def test_a_folder_without_categories_is_a_cell_that_the_table_reads_back(swept, tmp_path):
-    works = folder_plan(tmp_path, None) + folder_plan(tmp_path, 'bolts/large')
-    assert sweep.run(works, swept.workdir, lambda rest: launchers.here(rest, [{}])) == 0
+    cell_jobs = folder_plan(tmp_path, None) + folder_plan(tmp_path, 'bolts/large')
+    assert sweep.run_cells(cell_jobs, swept.workdir, lambda rest: launchers.run_locally(rest, [{}])) == 0
     found = sweep_table.cells(swept.workdir)
     assert [(cell.category, cell.seed) for cell in found] == [('bolts_large', 0), ('folder', 0)]
     configs = [json.loads((cell.workdir / 'config.json').read_text()) for cell in found]
@@ -385,13 +388,13 @@ def test_categories_of_a_folder_are_named_one_by_one_and_kept_apart(tmp_path):
 
 
 def on_local(swept, *arguments, **changes):
-    works = swept.plan(*arguments, **changes)
+    cell_jobs = swept.plan(*arguments, **changes)
     parameters = {'name': 'sweep', 'timeout_min': 5}
 
     def launch(rest):
-        return launchers.on_cluster(rest, swept.workdir, parameters, cluster='local', every_seconds=0.05)
+        return launchers.run_on_cluster(rest, swept.workdir, parameters, cluster='local', every_seconds=0.05)
 
-    return sweep.run(works, swept.workdir, launch)
+    return sweep.run_cells(cell_jobs, swept.workdir, launch)
 
 
 def test_jobs_do_what_the_local_launcher_does(swept, capsys):
@@ -448,7 +451,7 @@ def test_jobs_that_slurm_still_has_are_not_submitted_again(swept, tmp_path, monk
         (tmp_path / name).write_text(text.format(python=sys.executable))
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
-    works = swept.plan()
+    cell_jobs = swept.plan()
     options = {'timeout_min': 60, 'gpus_per_node': 2, 'slurm_additional_parameters': {'account': 'vision'}}
 
     ctrl_c = types.SimpleNamespace(sleep=lambda _: os.kill(os.getpid(), signal.SIGINT), strftime=time.strftime)
@@ -456,7 +459,9 @@ def test_jobs_that_slurm_still_has_are_not_submitted_again(swept, tmp_path, monk
     for state in ('PENDING', 'CANCELLED by 0'):
         (tmp_path / 'states').write_text(f'JobID|State\n71_0|PENDING\n71_1|{state}\n')
         with pytest.raises(Preempted, match='2 of 2'):
-            sweep.run(works, swept.workdir, lambda rest: launchers.on_cluster(rest, swept.workdir, options))
+            sweep.run_cells(
+                cell_jobs, swept.workdir, lambda rest: launchers.run_on_cluster(rest, swept.workdir, options)
+            )
     out = capsys.readouterr().out
     assert 'wood, seed 0: submitted, job 71_0.' in out
     assert 'wood, seed 0: waits for job 71_0.' in out

@@ -5,8 +5,9 @@ import statistics
 
 import pytest
 
-from draem_jax import published, results, sweep_table
-from draem_jax.sweep_table import Cell
+from commands import published, sweep_table
+from commands.sweep_table import Cell
+from draem_jax.evaluation import results
 
 AUROC = {('bottle', 0): 0.90, ('bottle', 1): 0.94, ('screw', 0): 0.80, ('screw', 1): 0.70}
 

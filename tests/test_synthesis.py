@@ -6,9 +6,10 @@ import scipy.ndimage
 import tensorflow as tf
 
 from configs import default
-from data import synthesis
-from data.augment import OPERATIONS
-from data.synthesis import COLOUR, SELF, check_options, make_example, shift
+from data.banks import COLOUR, SELF
+from data.synthesis.example import _draw_operations, make_example, shift
+from data.synthesis.operations import OPERATIONS
+from data.synthesis.options import check_options
 from draem_jax.errors import UserError
 
 PRESETS = {name: dict(default.get_config(name).synthesis) for name in default.PRESETS}
@@ -96,7 +97,7 @@ def test_opacity_is_uniform_in_its_range():
 
 
 def test_operations_are_different_and_every_one_is_equally_likely():
-    draw = tf.function(lambda key: synthesis._draw_operations(key, 10, 3)[0])
+    draw = tf.function(lambda key: _draw_operations(key, 10, 3)[0])
     orders = np.array([draw(tf.constant([7, i], tf.int64)) for i in range(1000)])
     assert all(len(set(order)) == 3 for order in orders.tolist())
     for slot in range(3):  # 100 expected of each, standard deviation 9.5

@@ -2,7 +2,7 @@
 
 import pytest
 
-from draem_jax import throughput
+from draem_jax.training import throughput
 
 
 @pytest.fixture

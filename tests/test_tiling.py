@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from draem_jax import inference, tiling
+from draem_jax.detection import tiling
+from draem_jax.model import scoring
 
 RANDOM = np.random.default_rng(0)
 SHAPES = [(32, 48), (33, 49), (100, 150), (31, 200), (200, 20), (1, 1), (257, 48)]
@@ -66,4 +67,4 @@ def test_highest_mean_is_the_score_of_the_whole_map(window):
     found = tiling.highest_mean(values, window)
     expected = ndimage.uniform_filter(values.astype(np.float64), window, mode='constant').max()
     assert found == pytest.approx(expected, rel=1e-6)
-    assert found == pytest.approx(float(inference.image_score(values[None], window)[0]), rel=1e-5)
+    assert found == pytest.approx(float(scoring.image_score(values[None], window)[0]), rel=1e-5)

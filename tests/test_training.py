@@ -7,7 +7,12 @@ import pytest
 from test_losses import reference_focal, reference_l2, reference_ssim
 from tiny_run import OneBlock
 
-from draem_jax import devices, divergence, errors, networks, training
+from draem_jax import devices, errors
+from draem_jax.model import networks
+from draem_jax.training import divergence
+from draem_jax.training.optimizer import make_optimizer, make_schedule
+from draem_jax.training.state import init_state
+from draem_jax.training.update import make_update
 
 SIZE = (32, 32)
 OPTIMIZER = {'learning_rate': 1e-4, 'decay_factor': 0.2, 'decay_at': ()}
@@ -31,18 +36,18 @@ def model():
 
 @pytest.fixture(scope='module')
 def optimizer():
-    return training.make_optimizer(training.make_schedule(10, **OPTIMIZER))
+    return make_optimizer(make_schedule(10, **OPTIMIZER))
 
 
 @pytest.fixture
 def state(model, optimizer):
-    return training.init_state(networks.init_variables(model, SIZE, seed=0), optimizer)
+    return init_state(networks.init_variables(model, SIZE, seed=0), optimizer)
 
 
 @pytest.fixture(scope='module')
 def step(model, optimizer):
     """(state, batch) -> (state, metrics) on four devices, compiled once."""
-    update = devices.parallel_update(training.make_update(model, optimizer))
+    update = devices.parallel_update(make_update(model, optimizer))
     return lambda state, batch: jax.device_get(update(devices.replicate(state), devices.split(batch))[:2])
 
 
@@ -68,11 +73,11 @@ def test_losses_of_a_step_equal_numpy_on_the_whole_batch(model, state, step):
 
 def test_one_two_and_four_devices_train_alike_for_twenty_steps(optimizer):
     # Whole networks multiply rounding from step to step (benchmarks/devices.py); this one does not.
-    state = training.init_state(networks.init_variables(OneBlock(devices.AXIS), SIZE, seed=0), optimizer)
+    state = init_state(networks.init_variables(OneBlock(devices.AXIS), SIZE, seed=0), optimizer)
 
     def values(count):
         update = jax.pmap(
-            training.make_update(OneBlock(devices.AXIS), optimizer),
+            make_update(OneBlock(devices.AXIS), optimizer),
             axis_name=devices.AXIS,
             in_axes=(None, 0),
             out_axes=None,
@@ -96,10 +101,10 @@ def test_slices_give_the_mean_of_their_gradients(optimizer):
     batch = jax.tree.map(
         lambda *leaves: np.concatenate([leaf.reshape(4, 2, *SIZE, -1) for leaf in leaves], 1), *examples
     )
-    state = training.init_state(networks.init_variables(OneBlock(devices.AXIS), SIZE, seed=0), optimizer)
+    state = init_state(networks.init_variables(OneBlock(devices.AXIS), SIZE, seed=0), optimizer)
 
     def step(batch, slices):
-        update = devices.parallel_update(training.make_update(OneBlock(devices.AXIS), optimizer, slices=slices))
+        update = devices.parallel_update(make_update(OneBlock(devices.AXIS), optimizer, slices=slices))
         return jax.device_get(update(devices.replicate(state), batch)[:2])
 
     (sliced, metrics), (one, of_one), (other, of_other) = (
@@ -142,13 +147,13 @@ def test_a_step_repeats_bit_for_bit(state, step):
 
 
 def test_learning_rate_falls_at_the_given_fractions():
-    schedule = training.make_schedule(1000, learning_rate=1e-4, decay_factor=0.2, decay_at=(0.8, 0.9))
+    schedule = make_schedule(1000, learning_rate=1e-4, decay_factor=0.2, decay_at=(0.8, 0.9))
     rates = [float(schedule(step)) for step in (0, 799, 800, 899, 900, 999)]
     np.testing.assert_allclose(rates, [1e-4, 1e-4, 2e-5, 2e-5, 4e-6, 4e-6], rtol=1e-5)
 
 
 def test_learning_rate_rises_linearly_during_warmup():
-    schedule = training.make_schedule(100, learning_rate=1.0, decay_factor=0.2, decay_at=(), warmup_steps=4)
+    schedule = make_schedule(100, learning_rate=1.0, decay_factor=0.2, decay_at=(), warmup_steps=4)
     np.testing.assert_allclose([float(schedule(step)) for step in range(6)], [0.25, 0.5, 0.75, 1, 1, 1])
 
 
@@ -189,7 +194,7 @@ def test_a_gradient_that_is_not_finite_counts_as_much_as_a_loss(state):
 
 
 def test_the_host_names_the_first_step_that_diverged(state):
-    schedule = training.make_schedule(100, **{**OPTIMIZER, 'decay_at': (0.8, 0.9)})
+    schedule = make_schedule(100, **{**OPTIMIZER, 'decay_at': (0.8, 0.9)})
     recent = [{'loss': np.float32(loss), 'l2': np.float32(2 * loss)} for loss in (1, np.nan, 5, 7)]
     divergence.check(84, state, recent, schedule)
     with pytest.raises(errors.Diverged) as caught:  # Steps 81 to 84; at 80 the rate has fallen to a fifth.

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn import metrics
 
-from draem_jax import validation
+from draem_jax.evaluation import validation
 
 RANDOM = np.random.default_rng(0)
 

@@ -5,7 +5,10 @@ import jax
 import numpy as np
 
 from configs import folder
-from draem_jax import checkpoints, networks, runs, training
+from draem_jax import checkpoints, run_directory
+from draem_jax.model import networks
+from draem_jax.training.optimizer import make_optimizer, make_schedule
+from draem_jax.training.state import init_state, save_state
 
 STEP = 7
 
@@ -31,13 +34,13 @@ def write_run(workdir, *, root='', image_size=(32, 32), antialias=False, batch_s
     config.model.discriminative_width = 2
     config.evaluation.batch_size = batch_size
     config.evaluation.score_window = 3
-    runs.start(workdir, config.to_dict())
+    run_directory.start(workdir, config.to_dict())
     variables = networks.init_variables(networks.make_model(**config.model), image_size, seed=0)
     # Kernels as drawn for training leave next to nothing of an image behind so many layers.
     variables = jax.tree.map(lambda leaf: leaf * (12 if leaf.ndim == 4 else 1), variables)
-    optimizer = training.make_optimizer(training.make_schedule(1, **config.optimizer))
+    optimizer = make_optimizer(make_schedule(1, **config.optimizer))
     with checkpoints.open_checkpoints(workdir) as manager:
-        checkpoints.save(manager, training.init_state(variables, optimizer).replace(step=np.int32(STEP)))
+        save_state(manager, init_state(variables, optimizer).replace(step=np.int32(STEP)))
     return workdir
 
 

@@ -15,13 +15,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # Run a
 from absl import flags
 from tqdm import tqdm
 
-from configs import command_line, default
-from draem_jax import calibration, detector, devices, images, runs
+from commands import command_line
+from configs import default
+from draem_jax import devices, images, run_directory
+from draem_jax.detection import calibration, detector
 
 
 def main():
     values = flags.FLAGS
-    run(
+    calibrate(
         values.workdir,
         values.normals,
         step=values.step,
@@ -32,7 +34,7 @@ def main():
     )
 
 
-def run(workdir, normals, *, step=None, target_fpr=None, pixel_target_fpr=None, tile=0, batch_size=None):
+def calibrate(workdir, normals, *, step=None, target_fpr=None, pixel_target_fpr=None, tile=0, batch_size=None):
     """Calibrates a run.
 
     Args:
@@ -46,7 +48,7 @@ def run(workdir, normals, *, step=None, target_fpr=None, pixel_target_fpr=None, 
     Raises:
         UserError: no run, no images, one that cannot be read, or a rate that is none; nothing was written.
     """
-    config = runs.read_config(workdir)
+    config = run_directory.read_config(workdir)
     usual = {**default.get_config().evaluation.to_dict(), **config.get('evaluation', {})}
     rates = {
         'target_fpr': usual['target_fpr'] if target_fpr is None else target_fpr,
@@ -63,12 +65,12 @@ def run(workdir, normals, *, step=None, target_fpr=None, pixel_target_fpr=None, 
     devices.cache_compilations()
     trained = detector.load(workdir, step, tile=tile, batch_size=batch_size)
     progress = tqdm(paths, unit='image', leave=False, disable=None, dynamic_ncols=True)
-    found = calibration.calibrate(trained.measure(map(images.read_image, progress)), **rates)
-    calibration.write(workdir, found, source=f"{len(paths)} images in '{normals}'", **trained.settings())
-    image, pixel = found['image'], found['pixel']
+    source = f"{len(paths)} images in '{normals}'"
+    calibrated = calibration.calibrate_run(workdir, trained, map(images.read_image, progress), source=source, **rates)
+    image, pixel = calibrated['image'], calibrated['pixel']
     print(f'Step {trained.step}: images from {image["threshold"]:.4g}, pixels from {pixel["threshold"]:.4g}.')
-    print(calibration.find(workdir, **trained.settings())[1])
-    return found
+    print(calibration.describe(calibrated))
+    return calibrated
 
 
 def trained_on(dataset, folder):
@@ -88,4 +90,4 @@ if __name__ == '__main__':
     flags.DEFINE_float('pixel_target_fpr', None, 'Wanted false-positive rate of pixels; by default that of the config.')
     flags.DEFINE_integer('tile', 0, 'As predict.py will be called with.', lower_bound=0)
     flags.DEFINE_integer('batch_size', None, 'Images or tiles per step, over all devices.', lower_bound=1)
-    command_line.run(main)
+    command_line.main(main)

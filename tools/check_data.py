@@ -15,16 +15,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # Where
 from absl import flags
 
 import data
-from configs import command_line
-from data import checking, reading
+from commands import command_line
+from data import inspection, streaming
 from draem_jax.errors import UserError
 
 
 def main():
-    return run(flags.FLAGS.config)
+    return check_data(flags.FLAGS.config)
 
 
-def run(config):
+def check_data(config):
     """Checks the data set of a config; returns the exit code."""
     if config is None:
         raise UserError('Which data set? Pass --config=configs/<name>.py, such as --config=configs/folder.py.')
@@ -34,13 +34,13 @@ def run(config):
     for category, builder in builders.items():
         if len(builders) > 1:
             print(f'{category}:')
-        reading.prepare(builder)
-        report = checking.check(builder)
-        print(checking.describe(report))
-        errors += report.number(checking.ERROR)
+        streaming.prepare(builder)
+        report = inspection.check(builder)
+        print(inspection.describe(report))
+        errors += report.number(inspection.ERROR)
     return 1 if errors else 0
 
 
 if __name__ == '__main__':
     command_line.define_config_file()
-    command_line.run(main)
+    command_line.main(main)

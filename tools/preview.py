@@ -15,8 +15,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import numpy as np
 from absl import flags
 
-from configs import checks, command_line
-from data import inputs, pipeline, synthesis
+from commands import command_line, config_checks
+from data import inputs, pipeline
+from data.synthesis.options import check_options
 from draem_jax import images, pictures
 from draem_jax.errors import UserError
 
@@ -25,10 +26,10 @@ LOOKED_AT = 200  # examples that the printed figures are taken from
 
 
 def main():
-    run(flags.FLAGS.config, flags.FLAGS.out, rows=flags.FLAGS.rows, first=flags.FLAGS.first)
+    preview(flags.FLAGS.config, flags.FLAGS.out, rows=flags.FLAGS.rows, first=flags.FLAGS.first)
 
 
-def run(config, out, *, rows=8, first=0):
+def preview(config, out, *, rows=8, first=0):
     """Writes the sheet and prints how the masks come out.
 
     Args:
@@ -40,8 +41,8 @@ def run(config, out, *, rows=8, first=0):
     Raises:
         UserError: something in the config or the files has to be mended.
     """
-    checks.check(config)
-    synthesis.check_options(**config.synthesis)
+    config_checks.check(config)
+    check_options(**config.synthesis)
     if not pathlib.Path(out).resolve().parent.is_dir():
         raise UserError(f"No folder '{pathlib.Path(out).parent}' to write --out={out} to.")
     loaded = inputs.load(**config.dataset)
@@ -91,4 +92,4 @@ if __name__ == '__main__':
     flags.DEFINE_string('out', None, 'PNG file to write.', required=True)
     flags.DEFINE_integer('rows', 8, 'How many examples to show.', lower_bound=1)
     flags.DEFINE_integer('first', 0, 'Position of the first example to look at.', lower_bound=0)
-    command_line.run(main)
+    command_line.main(main)

@@ -1,0 +1,176 @@
+"""Banks: many images of one size, of which a training takes one at a time.
+
+Anything serves as a bank that has a `shape` ([N, H, W, C]), a `dtype`, and gives an array for an index. The config's
+`dataset.cache` chooses where a bank keeps decoded images between two looks at them; the pixels are the same:
+
+    memory    one uint8 array: H x W x 3 bytes an image
+    disk      the same array as a memory-mapped file, made once; for more images than fit in memory
+    none      nothing is kept: every example decodes its files (`FileImages`)
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import threading
+
+import numpy as np
+
+from draem_jax.errors import UserError
+
+CACHES = ('memory', 'disk', 'none')
+
+# What stands for a bank of textures where there is none.
+COLOUR = 'colour'  # a plain random colour for each example, which is not augmented
+SELF = 'self'  # a patch of another normal image
+
+
+def default_cache_folder():
+    """Where `disk` keeps its files unless told otherwise: `draem_jax/images` in the user's cache folder."""
+    cache = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
+    return os.path.join(cache, 'draem_jax', 'images')
+
+
+def in_memory(decoded, shape):
+    """An array of uint8 [H, W, 3] images from an iterator; `shape` is [N, H, W, 3]."""
+    bank = np.empty(shape, np.uint8)
+    for target, image in zip(bank, decoded, strict=True):
+        target[...] = image
+    return bank
+
+
+def on_disk(decode_all, shape, *, identity, folder):
+    """As `in_memory`, in a file that later calls with the same identity find again.
+
+    Args:
+        decode_all: function without arguments that returns the iterator of images; not called where the file exists.
+        shape: [N, H, W, 3].
+        identity: plain values that tell this bank from every other: the files, their times, the size.
+        folder: where the file lies; '' for `default_cache_folder()`. It may be deleted whenever no training uses it.
+
+    Returns:
+        Read-only uint8 array [N, H, W, 3], mapped from the file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    name = hashlib.sha256(json.dumps([identity, list(shape)]).encode()).hexdigest()[:32]
+    path = pathlib.Path(folder or default_cache_folder(), f'{name}.npy')
+    if not path.exists():
+        partial = path.with_name(f'.{name}.{os.getpid()}.partial')
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial, 'wb') as file:
+                header = {'descr': '|u1', 'fortran_order': False, 'shape': tuple(shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+                for image in decode_all():
+                    file.write(np.ascontiguousarray(image))
+            os.replace(partial, path)
+        except OSError as error:
+            raise UserError(
+                f"Cannot write '{path}': {error.strerror}. It takes {gigabytes(shape):.1f} GB; name a folder with "
+                '--config.dataset.cache_folder, or pass --config.dataset.cache=none.'
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+    return np.load(path, mmap_mode='r')
+
+
+def check_memory(shapes, limit_gb):
+    """Raises UserError where banks of these shapes, kept in memory, exceed the limit in GB (10^9 bytes)."""
+    needed = sum(gigabytes(shape) for shape in shapes)
+    if needed > limit_gb:
+        raise UserError(
+            f'Images and textures take {needed:.1f} GB of memory at this size, more than '
+            f'--config.dataset.cache_limit_gb={limit_gb:g}. Raise it, or pass --config.dataset.cache=disk, '
+            'a smaller --config.dataset.image_size, or a --config.dataset.texture_count.'
+        )
+
+
+def gigabytes(shape):
+    """The size of a uint8 array of this shape, in 10^9 bytes."""
+    return float(np.prod(shape, dtype=np.float64)) / 1e9
+
+
+class Selection:
+    """Some images of a bank, as a bank.
+
+    Args:
+        bank: the bank.
+        indices: int [K], which of its images, in this order.
+    """
+
+    def __init__(self, bank, indices):
+        self._bank, self.indices = bank, indices
+        self.shape, self.dtype = (len(indices), *bank.shape[1:]), bank.dtype
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        return self._bank[self.indices[index]]
+
+    @property
+    def failure(self):
+        """See `FileImages.failure`."""
+        return failure(self._bank)
+
+
+class Joined:
+    """The images of several banks of one size, one after the other, as a bank."""
+
+    def __init__(self, banks):
+        self._banks = banks
+        self._starts = np.cumsum([0, *map(len, banks)])
+        self.shape, self.dtype = (int(self._starts[-1]), *banks[0].shape[1:]), banks[0].dtype
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        which = int(np.searchsorted(self._starts, index, side='right')) - 1
+        return self._banks[which][index - self._starts[which]]
+
+    @property
+    def failure(self):
+        """See `FileImages.failure`."""
+        return next(filter(None, map(failure, self._banks)), None)
+
+
+class FileImages:
+    """Images that are decoded anew each time they are asked for, as a bank.
+
+    Args:
+        files: N of whatever `decode` takes.
+        decode: function of a file -> uint8 [H, W, 3].
+        size: (H, W).
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, files, decode, size):
+        self._files, self._decode = files, decode
+        self._lock = threading.Lock()
+        self.shape = (len(files), *size, 3)
+        self.failure = None
+
+    def __len__(self):
+        return len(self._files)
+
+    def __getitem__(self, index):
+        try:
+            return self._decode(self._files[index])
+        except Exception as error:
+            # TensorFlow passes on the text of an error, but not the error: whoever reads the data set raises this one.
+            with self._lock:
+                self.failure = self.failure or error
+            raise
+
+
+def failure(bank):
+    """The first exception with which a file of the bank could not be decoded, or None."""
+    return getattr(bank, 'failure', None)

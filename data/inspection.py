@@ -1,0 +1,255 @@
+"""Reads a data set through, as training and evaluation will, and collects what is wrong instead of stopping at it.
+
+Errors are what stops a run or falsifies its numbers: a file that cannot be read, a mask of another size than its image,
+the same picture in training and test, or labelled both normal and defective. Warnings are what a run gets by with, but
+its owner may not know: the same picture twice in one split, a defective image with an empty mask or none, nothing to
+test on.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import itertools
+
+from tqdm import tqdm
+
+from data.sets.in_place import NORMAL, InPlaceBuilder
+from draem_jax import images
+from draem_jax.errors import UserError
+from draem_jax.threads import core_count
+
+ERROR = 'error'
+NO_TEST = 'nothing to test on'  # the kind of one finding
+WARNING = 'warning'
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        severity: `ERROR` or `WARNING`.
+        kind: what it has in common with others, such as 'unreadable file'.
+        text: one line that names the files.
+    """
+
+    severity: str
+    kind: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a data set holds, and what is wrong with it.
+
+    Attributes:
+        counts: {(split, defect type): (images, masks)}; a normal image needs no mask and counts none.
+        sizes: {(height, width): number of readable images}.
+        findings: list of `Finding`, errors first.
+    """
+
+    counts: dict
+    sizes: dict
+    findings: list
+
+    def number(self, severity):
+        """How many findings are errors, or warnings."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Example:
+    """What is kept of an example that was read; `size` and `digest` are None where its image cannot be."""
+
+    split: str
+    defect_type: str
+    filename: str
+    has_drawn_mask: bool
+    size: tuple | None
+    digest: str | None
+    findings: tuple = ()
+
+
+def check(builder):
+    """Reads all splits of a data set, with a progress bar.
+
+    Args:
+        builder: a TFDS builder with the features of `data.sets.in_place`, prepared if it has to be.
+
+    Returns:
+        A `Report`.
+    """
+    examples = []
+    total = sum(split.num_examples for split in builder.info.splits.values())
+    with tqdm(total=total, desc='Checking', unit='image', leave=False, disable=None) as progress:
+        for split in builder.info.splits:
+            for example in _examine_split(builder, split):
+                examples.append(example)
+                progress.update()
+    findings = [finding for example in examples for finding in example.findings]
+    findings += [*_find_copies(examples), *_find_gaps(examples)]
+    counts = collections.defaultdict(lambda: (0, 0))
+    for example in examples:
+        number, masks = counts[example.split, example.defect_type]
+        counts[example.split, example.defect_type] = (number + 1, masks + example.has_drawn_mask)
+    return Report(
+        counts=dict(counts),
+        sizes=dict(collections.Counter(example.size for example in examples if example.size)),
+        findings=sorted(findings, key=lambda finding: finding.severity != ERROR),
+    )
+
+
+def check_list(builder):
+    """What can be said without opening a file: findings about what a data set lacks as a whole; a list of `Finding`."""
+    if not isinstance(builder, InPlaceBuilder):
+        return []
+    return list(
+        _find_gaps(
+            [
+                _Example(split, record.defect_type, record.filename, record.mask is not None, None, None)
+                for split in builder.info.splits
+                for record in builder.records(split)
+            ]
+        )
+    )
+
+
+def _examine_split(builder, split):
+    if isinstance(builder, InPlaceBuilder):
+        pool = concurrent.futures.ThreadPoolExecutor(core_count())
+        try:
+            yield from pool.map(lambda record: _examine_files(record, split), builder.records(split))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return
+    for example in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
+        # Drawn or prepared by a builder of ours: its files are TFDS's, and its masks fit.
+        is_defective = bool(example['label'])
+        yield _Example(
+            split=split,
+            defect_type=example['defect_type'].decode(),
+            filename=example['filename'].decode(),
+            has_drawn_mask=is_defective and bool(example.get('has_mask', True)),
+            size=example['image'].shape[:2],
+            digest=_digest(example['image']),
+        )
+
+
+def _examine_files(record, split):
+    """Decodes the files of a record."""
+    findings, size, digest = [], None, None
+    try:
+        image = images.read_image(record.image)
+        size, digest = image.shape[:2], _digest(image)
+    except UserError as error:
+        findings.append(Finding(ERROR, 'unreadable file', str(error)))
+    if record.mask is not None:
+        findings += _examine_mask(record, size)
+    return _Example(split, record.defect_type, record.filename, record.mask is not None, size, digest, tuple(findings))
+
+
+def _examine_mask(record, size):
+    try:
+        mask = images.read_mask(record.mask, holds_ids=record.mask_holds_ids)
+    except UserError as error:
+        yield Finding(ERROR, 'unreadable file', str(error))
+        return
+    if size is not None and mask.shape != size:
+        yield Finding(
+            ERROR,
+            'mask of another size',
+            f"Mask '{record.mask}' is {_format_size(mask.shape)}, its image '{record.image}' {_format_size(size)}.",
+        )
+    if not mask.any():
+        yield Finding(WARNING, 'empty mask', f"Mask '{record.mask}' is empty, but its image is '{record.defect_type}'.")
+
+
+def _digest(image):
+    """A hash of the pixels and the shape, so that the same picture in another format is found too."""
+    return hashlib.sha256(f'{image.shape}'.encode() + image.tobytes()).hexdigest()
+
+
+def _find_copies(examples):
+    """Findings about examples whose pixels are the same."""
+    by_digest = collections.defaultdict(list)
+    for example in examples:
+        if example.digest is not None:
+            by_digest[example.digest].append(example)
+    for copies in by_digest.values():
+        for one, other in itertools.pairwise(copies):
+            text = f"'{one.filename}' ({one.split}) and '{other.filename}' ({other.split}) are the same picture"
+            if (one.split == 'test') != (other.split == 'test'):
+                yield Finding(ERROR, 'in training and test', f'{text}.')
+            elif (one.defect_type == NORMAL) != (other.defect_type == NORMAL):
+                types = f"'{one.defect_type}' and '{other.defect_type}'"
+                yield Finding(ERROR, 'normal and defective', f'{text}, labelled {types}.')
+            else:
+                yield Finding(WARNING, 'twice in a split', f'{text}.')
+
+
+def _find_gaps(examples):
+    """Findings about what a data set lacks as a whole."""
+    test = [example for example in examples if example.split == 'test']
+    types = sorted({example.defect_type for example in test})
+    if not any(example.split == 'train' for example in examples):
+        yield Finding(ERROR, 'nothing to train on', 'There are no training images.')
+    if not test:
+        yield Finding(WARNING, NO_TEST, 'There are no test images, so there is nothing to measure.')
+    elif NORMAL not in types or types == [NORMAL]:
+        missing = 'defective' if types == [NORMAL] else 'normal'
+        yield Finding(WARNING, 'nothing to tell apart', f'There are no {missing} test images, so no AUROC either.')
+    for defect_type in types:
+        if defect_type != NORMAL and not any(e.has_drawn_mask for e in test if e.defect_type == defect_type):
+            text = f"'{defect_type}' has no masks: it counts for images, not for pixels."
+            yield Finding(WARNING, 'no masks', text)
+
+
+def describe(report, limit=20):
+    """The report as text for a terminal.
+
+    Args:
+        report: a `Report`.
+        limit: how many findings of one kind are listed; the others are counted.
+
+    Returns:
+        Lines, joined.
+    """
+    rows = [('split', 'defect type', 'images', 'masks')]
+    for (split, defect_type), (number, masks) in sorted(report.counts.items()):
+        rows.append((split, defect_type, str(number), '' if defect_type == NORMAL else str(masks)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        '  '.join(
+            cell.ljust(width) if position < 2 else cell.rjust(width)
+            for position, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    lines.append(_describe_sizes(report.sizes))
+    for (severity, kind), group in itertools.groupby(
+        sorted(report.findings, key=lambda finding: (finding.severity, finding.kind)),
+        key=lambda finding: (finding.severity, finding.kind),
+    ):
+        findings = list(group)
+        lines += [f'{severity}, {kind}: {finding.text}' for finding in findings[:limit]]
+        if len(findings) > limit:
+            lines.append(f'{severity}, {kind}: ... and {len(findings) - limit} more')
+    lines.append(f'{report.number(ERROR)} error(s), {report.number(WARNING)} warning(s).')
+    return '\n'.join(lines)
+
+
+def _describe_sizes(sizes, limit=3):
+    """The sizes in one line: the most frequent ones, or where there are many how far they reach."""
+    if len(sizes) <= limit:
+        ordered = sorted(sizes.items(), key=lambda item: -item[1])
+        return 'Sizes (width x height): ' + ', '.join(f'{number} of {_format_size(size)}' for size, number in ordered)
+    heights, widths = zip(*sizes, strict=True)
+    return (
+        f'Sizes: {len(sizes)} different ones, widths {min(widths)} to {max(widths)}, heights {min(heights)} to '
+        f'{max(heights)} pixels'
+    )
+
+
+def _format_size(size):
+    return f'{size[1]} x {size[0]}'

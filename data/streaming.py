@@ -1,0 +1,108 @@
+"""From a builder to images: decoded and resized, as a bank for training or streamed for testing."""
+
+import pathlib
+
+import numpy as np
+from tqdm import tqdm
+
+from data.sets.in_place import InPlaceBuilder, read
+from draem_jax import images
+from draem_jax.errors import UserError
+from draem_jax.threads import map_ahead
+
+
+def prepare(builder):
+    """Draws or downloads what a builder needs; does nothing for files that are read in place."""
+    try:
+        builder.download_and_prepare()
+    except FileExistsError:  # Another process, such as another seed of a sweep, did the same and was faster.
+        builder.download_and_prepare()
+
+
+def count_examples(builder, split):
+    """The number of examples of a split; 0 where the data set has no such split."""
+    return builder.info.splits[split].num_examples if split in builder.info.splits else 0
+
+
+def read_split(builder, split, size, *, antialias=False):
+    """Yields the examples of a split, in order, decoded ahead by as many threads as there are cores.
+
+    Args:
+        builder: a TFDS builder with the features of `data.sets.in_place`.
+        split: 'train' or 'test'.
+        size: (height, width).
+        antialias: as in `images.resize`.
+
+    Yields:
+        Dicts as `data.sets.in_place.read` returns them.
+    """
+    if isinstance(builder, InPlaceBuilder):
+        yield from map_ahead(lambda record: read(record, size, antialias), builder.records(split))
+        return
+    for example in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
+        yield {
+            'image': images.resize(example['image'], size, antialias=antialias),
+            'mask': images.resize(example['mask'][..., 0], size)[..., None],
+            'label': int(example['label']),
+            'defect_type': example['defect_type'].decode(),
+            'filename': example['filename'].decode(),
+            'has_mask': bool(example.get('has_mask', True)),
+        }
+
+
+def prepared_files(builder):
+    """The files in which TFDS keeps a prepared data set."""
+    return sorted(str(path) for path in pathlib.Path(builder.data_path).iterdir() if path.is_file())
+
+
+def readable_indices(files, decode, what):
+    """The indices of those files that can be decoded; the others are named and counted on the screen.
+
+    Raises:
+        UserError: none of them can be.
+    """
+
+    def find_error(file):
+        try:
+            decode(file)
+        except UserError as error:
+            return str(error)
+
+    errors = list(tqdm(map_ahead(find_error, files), what, len(files), leave=False, disable=None))
+    kept = [index for index, error in enumerate(errors) if error is None]
+    for error in filter(None, errors):
+        tqdm.write(f'Passed over: {error}')
+    if not kept:
+        raise UserError(f'Of {len(files)} files none can be read; the first: {errors[0]}')
+    if len(kept) < len(files):
+        tqdm.write(f'{len(files) - len(kept)} of {len(files)} files were passed over.')
+    return kept
+
+
+def padded_batches(examples, batch_size):
+    """Examples in batches of one size; the last one is filled up.
+
+    Args:
+        examples: from `read_split`.
+        batch_size: B.
+
+    Yields:
+        Dict of 'image' uint8 [B, H, W, 3], 'mask' uint8 [B, H, W, 1] from 0 to 255, and lists of the real examples
+        only: 'label', 'defect_type', 'filename', 'has_mask'. Rows beyond their length are filler.
+    """
+    batch = []
+    for example in examples:
+        batch.append(example)
+        if len(batch) == batch_size:
+            yield _collate(batch, batch_size)
+            batch = []
+    if batch:
+        yield _collate(batch, batch_size)
+
+
+def _collate(examples, batch_size):
+    fields = {name: [example[name] for example in examples] for name in examples[0]}
+    filler = batch_size - len(examples)
+    for name in ('image', 'mask'):
+        fields[name] = np.stack(fields[name] + [np.zeros_like(fields[name][0])] * filler)
+    return fields

@@ -1,0 +1,186 @@
+"""Simulated anomalies: a normal image and a texture become one training example.
+
+An example is a pure function of (seed, position): every number is drawn from a key made of the two, so an example does
+not depend on the process, the thread, the batch or the host that makes it. Pixels are RGB in uint8 from end to end.
+
+References:
+    Zavrtanik, Kristan, Skocaj, DRAEM, ICCV 2021, section 3.3 (preset `paper`), and the authors' released code (preset
+    `official`). configs/default.py holds both presets and says where they depart from their sources.
+"""
+
+import tensorflow as tf
+
+from data.banks import COLOUR, SELF
+from data.synthesis import masks
+from data.synthesis.draws import angle_between, between, index_below, uniform
+from data.synthesis.lookup import count_of, take
+from data.synthesis.operations import LUMA, OPERATIONS, augment, rotate
+
+
+def make_example(
+    images,
+    textures,
+    seed,
+    position,
+    *,
+    anomaly_probability=0.5,
+    rotation_probability=0.3,
+    rotation_degrees=90.0,
+    opacity=(0.2, 1.0),
+    operations=tuple(OPERATIONS),
+    operation_count=3,
+    mask_source='perlin',
+    mask_threshold=(0.5, 0.5),
+    max_cells_log2=5,
+    min_cell_size=4,
+    mask_rotation_degrees=90.0,
+    match_grey=False,
+    foreground_threshold=0,
+    label_correction=0,
+    trace=False,
+):
+    """Makes the training example at one position. The defaults are the preset `official`.
+
+    Args:
+        images: uint8 [N, H, W, 3], normal images, RGB, H and W at least 32: a tensor, an array or another `data.banks`.
+        textures: uint8 [T, H, W, 3] likewise, what anomalies are made of; or COLOUR, or SELF.
+        seed: int.
+        position: int64 scalar tensor, >= 0.
+        anomaly_probability: of an example getting a mask at all (a mask may come out empty).
+        rotation_probability: of the normal image being rotated.
+        rotation_degrees: largest rotation of the normal image, either way; its corners turn black.
+        opacity: (lowest, highest) share of the texture inside the mask, uniform; (1, 1) switches blending off.
+        operations: names out of operations.OPERATIONS.
+        operation_count: how many different ones change a texture, in random order; 0 switches augmentation off.
+        mask_source: one of masks.SOURCES: 'perlin', 'simplex', 'rectangle' (one, upright, 2 to 15 % of the image), or
+            'union' (of two Perlin masks).
+        mask_threshold: (lowest, highest) value above which noise is anomalous, uniform.
+        max_cells_log2: the noise has 2^k cells per axis, k uniform in 0 ... max_cells_log2, drawn for each axis.
+        min_cell_size: in pixels, bounds k on small images: noise vanishes on its lattice, so small cells are empty.
+        mask_rotation_degrees: largest rotation of the noise, either way.
+        match_grey: paste only the luma of a texture into an image without colour, where colour alone would give the
+            anomaly away. Ours; neither the paper nor the authors' code does it.
+        foreground_threshold: anomalies stay where the image differs from its background by more than this many levels
+            of 255 (masks.foreground); 0 lets them lie anywhere, as in the paper.
+        label_correction: pixels that the anomaly changes by less than this many levels of 255 leave the mask
+            (masks.noticeable); 0 keeps all of them, as in the paper.
+        trace: also return what the anomaly was made from, for people to look at; slower, the same example.
+
+    Returns:
+        'image': uint8 [H, W, 3], the normal image, which is the target of the reconstruction.
+        'augmented': uint8 [H, W, 3], with the anomaly.
+        'mask': uint8 [H, W, 1], 1 where the anomaly is.
+        With `trace` also 'texture' and 'augmented_texture', uint8 [H, W, 3], 'opacity', float32 scalar, all zero
+        where the example stays clean, and 'order', int32 [operation_count], which of `operations` were applied (-1:
+        none).
+    """
+    has_bank = not isinstance(textures, str)
+    assert has_bank or textures in (COLOUR, SELF), f'textures are a bank, {COLOUR!r} or {SELF!r}, not {textures!r}'
+    assert images.dtype == tf.uint8, f'images are uint8, not {images.dtype}'
+    H, W = images.shape[1:3]
+    if has_bank:
+        tf.TensorShape(images.shape[1:]).assert_is_compatible_with(textures.shape[1:])
+    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(position, tf.int64)])
+    image_key, mask_key, texture_key, operations_key = tf.unstack(tf.random.split(key, 4))
+
+    choice, rotation, angle, anomaly = tf.unstack(uniform(image_key, 4))
+    index = index_below(count_of(images), choice)
+    given = take(images, index)
+    degrees = angle_between(rotation_degrees, angle)
+    is_rotated = rotation < rotation_probability
+    image = tf.cond(is_rotated, lambda: rotate(given, degrees), lambda: given)
+    height, width = (n or tf.shape(image)[axis] for axis, n in enumerate((H, W)))
+
+    count = 0 if not has_bank and textures == COLOUR else operation_count
+
+    def clean():
+        traced = [tf.zeros_like(image), tf.zeros_like(image), tf.constant(0.0), tf.fill([count], -1)] if trace else []
+        return [image, tf.zeros_like(image[..., :1]), *traced]
+
+    def anomalous():
+        mask = masks.draw_mask(
+            mask_key,
+            height,
+            width,
+            source=mask_source,
+            threshold=mask_threshold,
+            max_cells_log2=max_cells_log2,
+            min_cell_size=min_cell_size,
+            rotation_degrees=mask_rotation_degrees,
+        )
+        if foreground_threshold:
+            # Of the image as it was given: in a rotated one the black corners would count as the object or hide it.
+            front = masks.foreground(given, foreground_threshold)
+            mask *= tf.cond(is_rotated, lambda: rotate(255 * front, degrees) // 128, lambda: front)
+        is_grey = match_grey and tf.reduce_all(image == image[..., :1])
+        texture, share = _draw_texture(texture_key, textures, images, index, given, opacity)
+        order, numbers = _draw_operations(operations_key, len(operations), count)
+        if trace:
+            augmented_texture = _turn_grey(augment(texture, operations, order, numbers), is_grey)
+            augmented = tf.where(mask > 0, blend(image, augmented_texture, share), image)
+            traced = [texture, augmented_texture, share, order]
+        else:
+            # A mask covers few pixels, and the texture is of no interest outside of them.
+            points = tf.where(tf.reshape(mask, [-1]) > 0)[:, 0]
+            pixels = tf.reshape(image, [-1, 3])
+            material = _turn_grey(augment(texture, operations, order, numbers, points), is_grey)
+            blended = blend(tf.gather(pixels, points), material, share)
+            augmented = tf.reshape(tf.tensor_scatter_nd_update(pixels, points[:, None], blended), tf.shape(image))
+            traced = []
+        if label_correction:
+            mask = masks.noticeable(mask, augmented, image, label_correction)
+        return [augmented, mask, *traced]
+
+    augmented, mask, *traced = tf.cond(anomaly < anomaly_probability, anomalous, clean)
+    example = {
+        'image': tf.ensure_shape(image, [H, W, 3]),
+        'augmented': tf.ensure_shape(augmented, [H, W, 3]),
+        'mask': tf.ensure_shape(mask, [H, W, 1]),
+    }
+    return example | dict(zip(('texture', 'augmented_texture', 'opacity', 'order'), traced, strict=False))
+
+
+def blend(image, texture, opacity):
+    """Lays `opacity` of the texture over the image: uint8 [..., 3] both and the result, rounded."""
+    image, texture = tf.cast(image, tf.float32), tf.cast(texture, tf.float32)
+    return tf.cast(tf.round(image + opacity * (texture - image)), tf.uint8)
+
+
+def _turn_grey(pixels, condition):
+    """The luma of uint8 [..., 3] in all three channels where the condition holds, a bool or a scalar tensor."""
+    if condition is False:
+        return pixels
+    luma = tf.cast(tf.round(tf.tensordot(tf.cast(pixels, tf.float32), tf.constant(LUMA), 1)), tf.uint8)
+    return tf.where(condition, luma, pixels)
+
+
+def _draw_texture(key, textures, images, index, image, opacity):
+    """A texture, uint8 [H, W, 3], and its opacity, in (lowest, highest], for the image at an index of `images`."""
+    choice, share, *numbers = tf.unstack(uniform(key, 5))
+    if not isinstance(textures, str):
+        texture = take(textures, index_below(count_of(textures), choice))
+    elif textures == COLOUR:
+        texture = tf.broadcast_to(tf.cast(tf.stack(numbers) * 256.0, tf.uint8), tf.shape(image))
+    else:
+        # Another image, wherever there is another one.
+        count = count_of(images)
+        other = (index + 1 + index_below(tf.maximum(count - 1, 1), choice)) % count
+        texture = shift(take(images, other), numbers[0] - 0.5, numbers[1] - 0.5)
+    lowest, highest = opacity
+    return texture, tf.cast(between(highest, lowest, share), tf.float32)
+
+
+def shift(image, down, right):
+    """Moves an image, uint8 [H, W, 3], by parts of its size in [-1, 1]; what comes in is mirrored, without a seam."""
+    for axis, part in enumerate((down, right)):
+        size = tf.shape(image)[axis]
+        position = (tf.range(size) - tf.cast(tf.round(tf.cast(size, tf.float64) * part), tf.int32)) % (2 * size)
+        image = tf.gather(image, tf.minimum(position, 2 * size - 1 - position), axis=axis)
+    return image
+
+
+def _draw_operations(key, available, count):
+    """`count` different ones of `available` operations in random order, int32 [count]; their numbers, [count, 3]."""
+    numbers = tf.random.stateless_uniform([available + 3 * count], key)
+    order = tf.math.top_k(numbers[:available], count).indices
+    return order, tf.reshape(numbers[available:], [count, 3])

@@ -1,0 +1,255 @@
+"""A trained run as a function of images: scores, maps, decisions and defect regions. Needs no TensorFlow."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from draem_jax import checkpoints, devices, images, run_directory
+from draem_jax.detection import calibration, regions, tiling
+from draem_jax.errors import UserError
+from draem_jax.model import networks, scoring
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detection:
+    """What a detector says of one image.
+
+    Attributes:
+        score: in [0, 1], the higher the more anomalous.
+        map: float32 [H, W] in [0, 1] at the image's own resolution: the probability of an anomaly at each pixel.
+        decision: True where the image is defective (score >= threshold), False where it is good, None where no
+            threshold is known.
+        boxes: (left, top, width, height) in pixels of each connected region where the map reaches the pixel threshold,
+            the largest region first; None where no pixel threshold is known. They do not depend on the decision: a
+            good image may have small ones.
+        area: pixels in all regions together; None where no pixel threshold is known.
+    """
+
+    score: float
+    map: np.ndarray
+    decision: bool | None
+    boxes: tuple[tuple[int, int, int, int], ...] | None
+    area: int | None
+
+
+def load(run, step=None, *, threshold=None, pixel_threshold=None, tile=0, batch_size=None):
+    """Opens a trained run to look at images with it.
+
+    >>> import draem_jax
+    >>> detector = draem_jax.load('runs/parts')
+    >>> found = detector('photo.png')
+    >>> found.map.shape, found.map.dtype
+    ((1500, 2000), dtype('float32'))
+    >>> 0 <= found.score <= 1
+    True
+    >>> strict = draem_jax.load('runs/parts', threshold=0.0, pixel_threshold=0.0)
+    >>> strict('photo.png').decision, strict('photo.png').boxes
+    (True, ((0, 0, 2000, 1500),))
+    >>> [found.decision for found in strict(['photo.png', 'photo.png'])]
+    [True, True]
+
+    The program is compiled while the checkpoint is read; `draem_jax.devices.cache_compilations()` before it keeps the
+    compiled program on disk for the next process.
+
+    Args:
+        run: directory that train.py wrote to.
+        step: of the checkpoint; the newest by default.
+        threshold: of the image score, in place of the calibrated one.
+        pixel_threshold: of the map, in place of the calibrated one.
+        tile: 0: the whole image is resized to the network's size, as in training and evaluation. Otherwise the image is
+            looked at in overlapping square tiles of so many of its pixels, each resized to the network's size: for
+            networks trained on images of that scale. Where the network is not square, `tile` is the tile's height.
+        batch_size: images (or tiles) per step over all devices, rounded up to a multiple of the devices. By default one
+            per device on a CPU, where more at once gains nothing, and elsewhere the `evaluation.batch_size` of the run.
+
+    Returns:
+        A `Detector`.
+
+    Raises:
+        UserError: no run, no checkpoint, not this step, or a calibration file that is none.
+    """
+    config = run_directory.read_config(run)
+    try:
+        model = networks.make_model(**config['model'])
+        image_size, antialias = tuple(config['dataset']['image_size']), config['dataset']['antialias']
+        score_window, usual_batch_size = config['evaluation']['score_window'], config['evaluation']['batch_size']
+    except (KeyError, TypeError) as error:
+        raise UserError(f"'config.json' in '{run}' is not one that this version can read: {error}.") from error
+    for name, value, least in (('tile', tile or 0, 0), ('batch_size', 1 if batch_size is None else batch_size, 1)):
+        if value < least:
+            raise UserError(f'{name}={value}: expected {least} or more.')
+    for name, value in (('threshold', threshold), ('pixel_threshold', pixel_threshold)):
+        if value is not None and math.isnan(value):  # Nothing would ever reach it.
+            raise UserError(f'{name}={value}: expected a number.')
+    if batch_size is None:
+        batch_size = 1 if jax.default_backend() == 'cpu' else usual_batch_size
+    batch_size = -(-batch_size // devices.count()) * devices.count()
+    template = _template(model, image_size)
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        restoring = thread.submit(checkpoints.restore_variables, run, template, step)
+        predict = _predictor(model, score_window, image_size, batch_size)  # Meanwhile: it is as long.
+        step, variables = restoring.result()
+    found, note = calibration.find(run, step=step, score_window=score_window, tile=tile or 0)
+    if found is not None:
+        threshold = found['image']['threshold'] if threshold is None else threshold
+        pixel_threshold = found['pixel']['threshold'] if pixel_threshold is None else pixel_threshold
+    return Detector(
+        predict,
+        devices.replicate(variables),
+        step=step,
+        image_size=image_size,
+        antialias=antialias,
+        score_window=score_window,
+        tile=tile or 0,
+        batch_size=batch_size,
+        threshold=threshold,
+        pixel_threshold=pixel_threshold,
+        calibration_note=note,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Detector:
+    """Looks at images; made by `load`, whose arguments explain most of the attributes.
+
+    Attributes:
+        predict: of `scoring.make_predict`, mapped by `devices.parallel_predict` and compiled.
+        variables: of the networks.
+        step, image_size, antialias, score_window, tile, batch_size: how images are looked at.
+        threshold, pixel_threshold: from where on an image and a pixel count as defective; None where not known.
+        calibration_note: a sentence on the run's calibration, or why there is none for this checkpoint.
+    """
+
+    predict: Callable = dataclasses.field(repr=False)
+    variables: Any = dataclasses.field(repr=False)
+    step: int
+    image_size: tuple[int, int]
+    antialias: bool
+    score_window: int
+    tile: int
+    batch_size: int
+    threshold: float | None
+    pixel_threshold: float | None
+    calibration_note: str
+
+    def __call__(self, image_or_images):
+        """What is wrong with one image, or with each of several.
+
+        Args:
+            image_or_images: an image, or a list of images of any sizes. An image is uint8 RGB [H, W, 3], or the path
+                of a file that `images.read_image` reads.
+
+        Returns:
+            A `Detection`, or a list of them.
+
+        Raises:
+            UserError: a file cannot be read, an array is not an image, or the network's output is not a number.
+        """
+        is_one = isinstance(image_or_images, str | os.PathLike | np.ndarray)
+        pictures = [_open(image) for image in ([image_or_images] if is_one else image_or_images)]
+        found = [
+            self._judge(score, images.resize(anomaly_map, picture.shape[:2]))
+            for picture, (score, anomaly_map) in zip(pictures, self.measure(pictures), strict=True)
+        ]
+        return found[0] if is_one else found
+
+    def settings(self):
+        """What scores depend on: the keywords of `calibration.write` and `calibration.find`."""
+        return {'step': self.step, 'score_window': self.score_window, 'tile': self.tile}
+
+    def measure(self, pictures):
+        """Scores and maps alone, at the scale that the network sees.
+
+        Args:
+            pictures: iterable of uint8 [H, W, 3]; drawn as it is needed, so that not all need to be in memory.
+
+        Yields:
+            (score, float32 [h, w] map) of each image; without tiles (h, w) is `image_size`, and the score is exactly
+            that of an evaluation.
+        """
+        shapes = collections.deque()
+
+        def tiles():
+            for picture in pictures:
+                scaled = self._scale(picture)
+                shapes.append(scaled.shape[:2])
+                yield from tiling.cut(scaled, self.image_size)
+
+        outputs = self._outputs(tiles())
+        for score, anomaly_map in outputs:
+            shape = shapes.popleft()
+            if self.tile:
+                rest = [next(outputs)[1] for _ in range(tiling.count(shape, self.image_size) - 1)]
+                anomaly_map = tiling.blend([anomaly_map, *rest], shape, self.image_size)
+                score = tiling.highest_mean(anomaly_map, self.score_window)
+            if not np.isfinite(score):
+                raise UserError(
+                    f'The networks of step {self.step} give {score} where a score should be: the training diverged. '
+                    'Take an earlier --step.'
+                )
+            yield float(score), anomaly_map
+
+    def _scale(self, picture):
+        """The image at the scale of the network: at its very size, or so that a tile has its size."""
+        if not self.tile:
+            return images.resize(picture, self.image_size, antialias=self.antialias)
+        size = [max(1, round(side * self.image_size[0] / self.tile)) for side in picture.shape[:2]]
+        if size[0] * size[1] > images.MAX_PIXELS:
+            raise UserError(
+                f'Tiles of {self.tile} pixels enlarge an image of {picture.shape[1]} x {picture.shape[0]} pixels to '
+                f'{size[1]} x {size[0]}, more than the {images.MAX_PIXELS} pixels that are allowed. Take larger ones.'
+            )
+        return images.resize(picture, size, antialias=self.antialias)
+
+    def _outputs(self, tiles):
+        """(score, map) of each tile; every batch is filled up to one size, so that there is one compilation."""
+        batch = []
+        for tile in tiles:
+            batch.append(tile)
+            if len(batch) == self.batch_size:
+                yield from self._run(batch)
+                batch = []
+        if batch:
+            yield from self._run(batch)
+
+    def _run(self, batch):
+        filler = [np.zeros_like(batch[0])] * (self.batch_size - len(batch))
+        outputs = devices.predict_batch(self.predict, self.variables, np.stack(batch + filler))
+        return list(zip(outputs['score'], outputs['map'], strict=True))[: len(batch)]
+
+    def _judge(self, score, anomaly_map):
+        decision, boxes, area = None, None, None
+        if self.threshold is not None:
+            decision = score >= self.threshold
+        if self.pixel_threshold is not None:
+            boxes, area = regions.find_regions(anomaly_map, self.pixel_threshold)
+        return Detection(score, anomaly_map, decision, boxes, area)
+
+
+@functools.cache
+def _predictor(model, score_window, image_size, batch_size):
+    """Shared by all detectors that are alike in these, so that only the first of them is compiled."""
+    predict = devices.parallel_predict(scoring.make_predict(model, score_window=score_window))
+    return devices.compile_predict(predict, _template(model, image_size), (batch_size, *image_size, 3))
+
+
+@functools.cache
+def _template(model, image_size):
+    return networks.variable_shapes(model, image_size)
+
+
+def _open(image):
+    if isinstance(image, str | os.PathLike):
+        return images.read_image(image)
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise UserError(f'Expected an image, uint8 RGB [H, W, 3], found {image.dtype} {list(image.shape)}.')
+    return image

@@ -1,0 +1,92 @@
+"""Images larger than the network in overlapping tiles of its size, and the tiles' maps as one map without seams.
+
+    tiles = cut(image, size)
+    whole = blend(maps_of(tiles), image.shape[:2], size)
+
+In the overlap two maps cross-fade along a raised cosine, which trusts the middle of a tile and not its border, where
+the network sees padding. The weights of all tiles add up to 1 at every pixel.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+MIN_OVERLAP = 0.25  # Of a tile's side.
+
+
+def cut(image, size):
+    """Tiles that cover an image, row by row.
+
+    Args:
+        image: [H, W, C] uint8. Where it is smaller than a tile its mirror image continues it below and to the right.
+        size: (height, width) of a tile.
+
+    Returns:
+        List of [height, width, C] arrays, views where nothing had to be continued. One tile, the very image, where the
+        image has the size of a tile.
+    """
+    height, width = size
+    below, right = max(0, height - image.shape[0]), max(0, width - image.shape[1])
+    if below or right:
+        image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
+    tops, lefts = starts(image.shape[0], height), starts(image.shape[1], width)
+    return [image[top : top + height, left : left + width] for top in tops for left in lefts]
+
+
+def count(shape, size):
+    """The number of tiles that `cut` makes of an image of `shape` (height, width)."""
+    return math.prod(len(starts(length, side)) for length, side in zip(shape, size, strict=True))
+
+
+def blend(maps, shape, size):
+    """The maps of an image's tiles as one map.
+
+    Args:
+        maps: sequence of float32 [height, width] in [0, 1], one for each tile of `cut`, in its order.
+        shape: (H, W) of the image.
+        size: (height, width) of a tile.
+
+    Returns:
+        float32 [H, W] in [0, 1]; of a single tile the very values.
+    """
+    height, width = size
+    full = np.zeros([max(length, side) for length, side in zip(shape, size, strict=True)], np.float32)
+    tops, lefts = starts(full.shape[0], height), starts(full.shape[1], width)
+    rows, columns = weights(full.shape[0], height), weights(full.shape[1], width)
+    remaining = iter(maps)
+    for top, row_weights in zip(tops, rows, strict=True):
+        for left, column_weights in zip(lefts, columns, strict=True):
+            share = next(remaining) * row_weights[:, None] * column_weights
+            full[top : top + height, left : left + width] += share
+    return np.minimum(full[: shape[0], : shape[1]], 1)  # Rounding can exceed 1 by one part in 10^7.
+
+
+def starts(length, side):
+    """Where tiles of `side` pixels start along `length` pixels: evenly spread, the first at 0, the last at the end."""
+    number = 1 + math.ceil(max(0, length - side) / (side - math.ceil(MIN_OVERLAP * side)))
+    return [round(position) for position in np.linspace(0, max(0, length - side), number)]
+
+
+def weights(length, side):
+    """float32 [tiles, side]: how much each tile counts at each of its pixels along one axis; 1 over all tiles."""
+    window = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
+    positions = starts(length, side)
+    total = np.zeros(max(length, side))
+    for start in positions:
+        total[start : start + side] += window
+    return np.stack([window / total[start : start + side] for start in positions]).astype(np.float32)
+
+
+def highest_mean(anomaly_map, window_size):
+    """`scoring.image_score` of one map of any size, on the host: nothing is compiled for each new size.
+
+    Args:
+        anomaly_map: float32 [H, W].
+        window_size: side of the square window in pixels, odd.
+
+    Returns:
+        The highest mean over a window, the zeros beyond the border counted; float32.
+    """
+    window = (window_size, window_size)
+    return cv2.boxFilter(anomaly_map, -1, window, borderType=cv2.BORDER_CONSTANT).max()

@@ -1,0 +1,68 @@
+"""A look at a network in training: fixed simulated examples, how well it finds them, and a picture of some."""
+
+import numpy as np
+
+from draem_jax import devices, pictures
+from draem_jax.evaluation import metrics
+
+COLUMNS = ('normal', 'augmented', 'reconstruction', 'mask', 'prediction')
+
+
+def predict_all(predict, variables, images, batch_size):
+    """Predictions on all images, batch by batch over all devices.
+
+    Args:
+        predict: from `scoring.make_predict`, mapped by `devices.parallel_predict`.
+        variables: of the model.
+        images: uint8 [N, H, W, 3], N a multiple of `batch_size`.
+        batch_size: a multiple of the devices.
+
+    Returns:
+        Dict of NumPy arrays over all N images, as `predict` names them.
+    """
+    parts = [
+        devices.predict_batch(predict, variables, images[k : k + batch_size]) for k in range(0, len(images), batch_size)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def scores(outputs, masks):
+    """Metrics on simulated anomalies, which say whether training goes well, not how well real defects are found.
+
+    Args:
+        outputs: from `predict_all`.
+        masks: [N, H, W, 1] in {0, 1}.
+
+    Returns:
+        Dict of name to number; without those that are not defined, such as where all masks are empty.
+    """
+    values = {}
+    for level, score, label in (
+        ('image', outputs['score'], masks.any(axis=(1, 2, 3))),
+        ('pixel', outputs['map'].ravel(), masks.ravel()),
+    ):
+        try:
+            found = metrics.summary(score, label)
+        except metrics.UndefinedMetric:
+            continue
+        values[f'validation/{level}_auroc'] = found['auroc']
+        values[f'validation/{level}_ap'] = found['average_precision']
+    return values
+
+
+def sheet(examples, outputs, rows):
+    """A contact sheet of the first `rows` examples, where there are as many, with their predictions; uint8 RGB."""
+    pictured = [
+        (
+            '',
+            (
+                examples['image'][k],
+                examples['augmented'][k],
+                outputs['reconstruction'][k],
+                255 * examples['mask'][k, ..., 0],
+                pictures.heat(outputs['map'][k]),
+            ),
+        )
+        for k in range(min(rows, len(examples['image'])))
+    ]
+    return pictures.sheet(pictured, COLUMNS)

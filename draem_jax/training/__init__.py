@@ -1,0 +1,1 @@
+"""How the networks learn: the state of a run, its update, and what watches over it."""

@@ -1,0 +1,29 @@
+"""Adam, and the learning rate over the steps of a run."""
+
+import jax.numpy as jnp
+import optax
+
+
+def make_schedule(total_steps, *, learning_rate, decay_factor, decay_at, warmup_steps=0):
+    """The learning rate at each step: constant, times `decay_factor` at each of the fractions `decay_at`.
+
+    Args:
+        total_steps: length of the run.
+        learning_rate: the rate at the start.
+        decay_factor: what each decay multiplies the rate by.
+        decay_at: fractions of `total_steps` in (0, 1), ascending, such as (0.8, 0.9).
+        warmup_steps: steps of linear rise from 0; 0 for none.
+
+    Returns:
+        A function of the step.
+    """
+    boundaries = {round(fraction * total_steps): decay_factor for fraction in decay_at}
+    schedule = optax.piecewise_constant_schedule(learning_rate, boundaries)
+    if not warmup_steps:
+        return schedule
+    return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
+
+
+def make_optimizer(schedule):
+    """Adam without weight decay; `schedule` is a function of the step, from `make_schedule`."""
+    return optax.adam(schedule)

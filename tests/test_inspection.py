@@ -1,0 +1,160 @@
+"""The check of a data set: a good one has no findings, and each thing that is wrong is found once, and named."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+from trees import draw_tree, write_image, write_mask
+
+import data
+from data import inspection
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def root(tmp_path):
+    return draw_tree(tmp_path / 'part', train=3, good=2, scratched=2)
+
+
+def check(root, **options):
+    return inspection.check(data.make_builder('folder', root=str(root), **options))
+
+
+def only_finding(root):
+    (finding,) = check(root).findings
+    assert '\n' not in finding.text
+    return finding
+
+
+def test_a_good_data_set_is_counted_and_nothing_is_found(root):
+    write_image(root / 'train/good/wide.png', 50, size=(20, 64))
+    report = check(root)
+    assert report.findings == []
+    assert report.counts == {('train', 'good'): (4, 0), ('test', 'good'): (2, 0), ('test', 'scratch'): (2, 2)}
+    assert report.sizes == {(40, 36): 7, (20, 64): 1}
+
+
+@pytest.mark.parametrize(
+    'name', ['train/good/001.png', 'test/good/001.png', 'test/scratch/001.png', 'ground_truth/scratch/001_mask.png']
+)
+def test_an_unreadable_file_is_an_error_that_names_it(root, name):
+    (root / name).write_bytes((root / name).read_bytes()[:-20])
+    finding = only_finding(root)
+    assert (finding.severity, finding.kind) == ('error', 'unreadable file')
+    assert name in finding.text
+
+
+def test_all_unreadable_files_are_found_and_the_rest_is_read(root):
+    for name in ('train/good/000.png', 'train/good/002.png', 'test/good/000.png'):
+        (root / name).write_bytes(b'no picture')
+    report = check(root)
+    assert report.number('error') == len(report.findings) == 3
+    assert report.counts['train', 'good'] == (3, 0)
+    assert sum(report.sizes.values()) == 4
+
+
+def test_a_mask_of_another_size_is_an_error_with_both_sizes(root):
+    write_mask(root / 'ground_truth/scratch/001_mask.png', size=(40, 30))
+    finding = only_finding(root)
+    assert (finding.severity, finding.kind) == ('error', 'mask of another size')
+    assert '001_mask.png' in finding.text
+    assert '30 x 40' in finding.text
+    assert '36 x 40' in finding.text
+
+
+def test_an_empty_mask_of_a_defect_is_a_warning(root):
+    PIL.Image.fromarray(np.zeros((40, 36), np.uint8)).save(root / 'ground_truth/scratch/000_mask.png')
+    finding = only_finding(root)
+    assert (finding.severity, finding.kind) == ('warning', 'empty mask')
+    assert '000_mask.png' in finding.text
+
+
+def test_a_defect_type_without_masks_is_a_warning(root):
+    shutil.rmtree(root / 'ground_truth')
+    finding = only_finding(root)
+    assert (finding.severity, finding.kind) == ('warning', 'no masks')
+    assert "'scratch'" in finding.text
+
+
+@pytest.mark.parametrize(
+    ('one', 'other', 'severity', 'kind'),
+    [
+        ('train/good/000.png', 'test/good/007.png', 'error', 'in training and test'),
+        ('train/good/000.png', 'test/good/007.bmp', 'error', 'in training and test'),
+        ('test/good/000.png', 'test/stain/007.png', 'error', 'normal and defective'),
+        ('train/good/000.png', 'train/good/007.png', 'warning', 'twice in a split'),
+        ('test/good/000.png', 'test/good/007.png', 'warning', 'twice in a split'),
+    ],
+)
+def test_the_same_picture_twice(root, one, other, severity, kind):
+    (root / other).parent.mkdir(exist_ok=True)
+    PIL.Image.open(root / one).save(root / other)
+    (found,) = (finding for finding in check(root).findings if finding.kind != 'no masks')
+    assert (found.severity, found.kind) == (severity, kind)
+    assert one in found.text
+    assert other in found.text
+
+
+def test_pictures_of_the_same_bytes_in_another_shape_are_not_the_same(root):
+    write_image(root / 'test/good/turned.png', 0, size=(36, 40))  # The grey of train/good/000.png.
+    assert check(root).findings == []
+
+
+@pytest.mark.parametrize(('removed', 'kind'), [('test', 'nothing to test on'), ('test/good', 'nothing to tell apart')])
+def test_a_test_set_that_measures_nothing_is_a_warning(root, removed, kind):
+    shutil.rmtree(root / removed)
+    finding = only_finding(root)
+    assert (finding.severity, finding.kind) == ('warning', kind)
+
+
+def test_a_drawn_data_set_is_checked_through_tfds(tmp_path, monkeypatch):
+    from data.sets.simulated import drawing
+
+    contents = [('a.png', None, 0), ('b.png', 'hole', 1), ('c.png', 'hole', 1)]
+    monkeypatch.setattr(drawing, 'contents', lambda category, split: contents if split == 'test' else contents[:1])
+    builder = data.make_builder('simulated', 'metal', str(tmp_path))
+    builder.download_and_prepare()
+    report = inspection.check(builder)
+    assert report.counts == {('train', 'good'): (1, 0), ('test', 'good'): (1, 0), ('test', 'hole'): (2, 2)}
+    assert {finding.kind for finding in report.findings} == {'in training and test', 'twice in a split'}
+
+
+def test_description_lists_so_many_of_a_kind_and_counts_the_others(root):
+    for k in range(3):
+        (root / f'train/good/00{k}.png').write_bytes(b'')
+    lines = inspection.describe(check(root), limit=2).splitlines()
+    assert sum('is empty' in line for line in lines) == 2
+    assert 'error, unreadable file: ... and 1 more' in lines
+    assert lines[-1] == '3 error(s), 0 warning(s).'
+    assert 'test   scratch           2      2' in lines
+
+
+def call(*arguments):
+    script = [sys.executable, 'tools/check_data.py', '--config=configs/folder.py', *arguments]
+    return subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_tool_exits_with_0_for_warnings_and_1_for_errors_and_writes_nothing(root):
+    (root / 'test/good/000.png').rename(root / 'test/good/again.png')
+    shutil.copy(root / 'test/good/001.png', root / 'test/good/again.png')
+    before = sorted(root.rglob('*'))
+    result = call(f'--config.dataset.root={root}')
+    assert (result.returncode, result.stderr) == (0, '')
+    assert result.stdout.endswith('0 error(s), 1 warning(s).\n')
+    (root / 'train/good/000.png').write_bytes(b'')
+    result = call(f'--config.dataset.root={root}')
+    assert (result.returncode, result.stderr) == (1, '')
+    assert 'train/good/000.png' in result.stdout
+    assert sorted(root.rglob('*')) == before
+
+
+def test_the_tool_says_in_one_line_what_it_cannot_even_list(tmp_path):
+    result = call(f'--config.dataset.root={tmp_path / "nowhere"}')
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: No folder '")

@@ -1,0 +1,104 @@
+"""The directory of a run: what is written, what may change between two starts, and what is no run."""
+
+import json
+
+import pytest
+
+from configs import default
+from draem_jax import run_directory
+from draem_jax.errors import UserError
+
+CONFIG = {
+    'dataset': {'root': 'here', 'image_size': (64, 64)},
+    'training': {'seed': 0, 'steps': 10},
+    'evaluation': {'batch_size': 4},
+}
+
+
+def changed(section, field, value):
+    return {**CONFIG, section: {**CONFIG[section], field: value}}
+
+
+def test_a_config_comes_back_as_it_was_written(tmp_path):
+    config = default.get_config().to_dict()
+    run_directory.start(tmp_path / 'new' / 'run', config)
+    found = run_directory.read_config(tmp_path / 'new' / 'run')
+    assert found == json.loads(json.dumps(config))
+    assert found['optimizer']['learning_rate'] == 1e-4
+    assert found['dataset']['image_size'] == [256, 256]
+
+
+def test_the_file_is_plain_json_with_its_schema(tmp_path):
+    run_directory.start(tmp_path, CONFIG)
+    assert json.loads((tmp_path / 'config.json').read_text())['schema'] == run_directory.SCHEMA
+
+
+def test_the_same_config_may_start_again(tmp_path):
+    run_directory.start(tmp_path, CONFIG)
+    run_directory.start(tmp_path, CONFIG)
+    assert run_directory.read_config(tmp_path)['training'] == CONFIG['training']
+
+
+def test_a_field_that_the_run_did_not_know_may_have_its_default_only(tmp_path):
+    run_directory.start(tmp_path, CONFIG)
+    newer = {**CONFIG, 'training': {**CONFIG['training'], 'momentum': 0.5}}
+    with pytest.raises(UserError, match='momentum'):
+        run_directory.start(tmp_path, newer, {'training': {'momentum': 0.9}})
+    run_directory.start(tmp_path, newer, {'training': {'momentum': 0.5}})
+    assert run_directory.read_config(tmp_path)['training']['momentum'] == 0.5
+
+
+@pytest.mark.parametrize(
+    ('section', 'field', 'value'),
+    [('dataset', 'root', 'there'), ('training', 'steps', 20), ('evaluation', 'batch_size', 8)],
+)
+def test_what_does_not_change_the_examples_may_change_and_is_kept(tmp_path, section, field, value):
+    run_directory.start(tmp_path, CONFIG)
+    run_directory.start(tmp_path, changed(section, field, value))
+    assert run_directory.read_config(tmp_path)[section][field] == value
+
+
+@pytest.mark.parametrize(
+    ('section', 'field', 'value'),
+    [('training', 'seed', 1), ('dataset', 'image_size', (32, 32)), ('training', 'momentum', 0.5)],
+)
+def test_a_run_of_another_config_is_refused_and_stays_as_it_is(tmp_path, section, field, value):
+    run_directory.start(tmp_path, CONFIG)
+    before = (tmp_path / 'config.json').read_text()
+    with pytest.raises(UserError) as caught:
+        run_directory.start(tmp_path, changed(section, field, value))
+    message = str(caught.value)
+    assert '\n' not in message
+    assert f'{section}.{field}' in message
+    assert str(tmp_path) in message
+    assert (tmp_path / 'config.json').read_text() == before
+
+
+def test_a_directory_without_a_config_is_no_run(tmp_path):
+    for workdir in (tmp_path, tmp_path / 'nowhere'):
+        with pytest.raises(UserError, match='not the directory of a run') as caught:
+            run_directory.read_config(workdir)
+        assert str(workdir) in str(caught.value)
+
+
+@pytest.mark.parametrize('text', ['{"schema": 1, "training', '{"training": {}}', '{"schema": 99}'])
+def test_a_config_file_that_cannot_be_understood_is_named(tmp_path, text):
+    (tmp_path / 'config.json').write_text(text)
+    with pytest.raises(UserError, match=r'config\.json') as caught:
+        run_directory.read_config(tmp_path)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), {1, 2}])
+def test_what_json_cannot_hold_is_refused_and_the_file_stays_whole(tmp_path, value):
+    path = tmp_path / 'file.json'
+    run_directory.write_json(path, {'old': 1})
+    with pytest.raises((ValueError, TypeError)):
+        run_directory.write_json(path, {'new': value})
+    assert json.loads(path.read_text()) == {'old': 1}
+    assert [file.name for file in tmp_path.iterdir()] == ['file.json']
+
+
+def test_evaluations_of_two_steps_lie_apart(tmp_path):
+    assert run_directory.evaluation_folder(tmp_path, 5) != run_directory.evaluation_folder(tmp_path, 10)
+    assert run_directory.evaluation_folder(tmp_path, 5).is_relative_to(tmp_path)

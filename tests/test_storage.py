@@ -1,0 +1,73 @@
+"""Folders in a bucket are read as those on this machine; a folder stands in for the bucket."""
+
+import pathlib
+
+import pytest
+from etils.epath import backend, gpath
+from trees import draw_tree
+
+import data
+from data import normals, streaming
+from draem_jax import images, storage
+from draem_jax.errors import UserError
+
+BUCKET = 'gs://bucket'
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A folder that epath finds at gs://bucket, whichever of its ways to a bucket it takes."""
+
+    class Stand(backend._OsPathBackend):
+        def __getattribute__(self, name):
+            found = super().__getattribute__(name)
+            if not callable(found):
+                return found
+            return lambda path, *rest, **options: found(str(path).replace(BUCKET, str(tmp_path)), *rest, **options)
+
+    monkeypatch.setattr(backend, 'tf_backend', Stand())
+    monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, 'gs', Stand())
+    monkeypatch.setattr(gpath, '_is_zonal_gcs_bucket', lambda bucket: False)
+    return tmp_path
+
+
+def test_a_bucket_lists_as_its_folder(bucket):
+    draw_tree(bucket / 'tree')
+    (bucket / 'tree' / 'train' / '.hidden').mkdir()
+    (bucket / 'tree' / 'train' / '.hidden' / 'a.png').write_bytes(b'')
+    local = images.list_images(str(bucket / 'tree'))
+    remote = images.list_images(f'{BUCKET}/tree')
+    assert remote == [path.replace(str(bucket), BUCKET) for path in local]
+    assert storage.is_folder(f'{BUCKET}/tree')
+    assert not storage.is_folder(f'{BUCKET}/three')
+    assert storage.names_in(f'{BUCKET}/tree') == ['ground_truth', 'test', 'train']
+
+
+def test_a_data_set_in_a_bucket_reads_as_the_same_on_disk(bucket):
+    draw_tree(bucket / 'sets' / 'screw')
+    builders = [data.make_builder('mvtec_ad', 'screw', root) for root in (str(bucket / 'sets'), f'{BUCKET}/sets')]
+    for split in ('train', 'test'):
+        local, remote = (list(streaming.read_split(builder, split, (32, 32))) for builder in builders)
+        assert [example['filename'] for example in remote] == [example['filename'] for example in local]
+        for one, other in zip(local, remote, strict=True):
+            assert (one['image'] == other['image']).all()
+            assert (one['mask'] == other['mask']).all()
+    keep = {'cache': 'disk', 'cache_folder': str(bucket / 'kept')}
+    training, *_ = normals.load_normals(builders[1], (32, 32), **keep)
+    assert [int(training[k][0, 0, 0]) for k in range(8)] == list(range(8))
+
+
+def test_what_is_wrong_in_a_bucket_is_named_by_its_path(bucket):
+    (bucket / 'tree').mkdir()
+    with pytest.raises(UserError, match=r"No folder 'gs://bucket/tree/parts'\. Found in 'gs://bucket/tree': nothing"):
+        data.make_builder('folder', 'parts', f'{BUCKET}/tree')
+    with pytest.raises(UserError, match=r"Cannot read image 'gs://bucket/a\.png'"):
+        images.read_image(f'{BUCKET}/a.png')
+
+
+def test_a_stamp_changes_with_the_file(bucket):
+    for path in (str(bucket / 'a'), f'{BUCKET}/a'):
+        pathlib.Path(bucket / 'a').write_bytes(b'one')
+        before = storage.stamp(path)
+        pathlib.Path(bucket / 'a').write_bytes(b'three')
+        assert storage.stamp(path) != before
