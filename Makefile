@@ -14,9 +14,10 @@ quickstart: .venv/run  ## Train on the embedded default and evaluate: minutes on
 test: .venv/dev  ## Run the tests.
 	.venv/bin/python -m pytest
 
-check: .venv/dev  ## Run the linter.
+check: .venv/dev  ## Run the linter and the type checker.
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 .venv/run: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and \

@@ -2,40 +2,49 @@
 
     python evaluate.py --workdir=runs/quickstart
     python evaluate.py --workdir=runs/quickstart --step=all     every checkpoint, and a curve over them
-    python evaluate.py --workdir=runs/quickstart --step=best    chosen with held-out normal images, if asked for
+    python evaluate.py --workdir=runs/quickstart --step=best    the best one on held-out normal images, if asked for
     python evaluate.py --workdir=runs/quickstart --watch        each new checkpoint, until the training has ended
-    python evaluate.py --workdir=runs/mvtec                     of a sweep each run, and the table of all
+    python evaluate.py --workdir=runs/mvtec                     each run of a sweep, and the table of all
 
-Several processes share the predictions with the flags that train.py takes for it (--distributed and so on).
+Several processes share the predictions where each has the flags that train.py takes for this (--distributed and so on).
 
 Writes results.json, results.csv, scores.csv, picture sheets and report/index.html to <workdir>/evaluation/<step>/. The
 newest checkpoint counts unless --step names another; nothing is selected on the test images.
 """
 
 import functools
+import os
 import sys
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from commands import command_line, config_checks, sweep_table
+from commands.cells import list_cells, read_results
 from data import streaming
-from data.held_out_test import open_tests
+from data.held_out_test import Test, open_tests
 from draem_jax import checkpoints, devices, run_directory
 from draem_jax.detection import calibration
 from draem_jax.errors import UserError
 from draem_jax.evaluation import curve, results
 from draem_jax.evaluation.evaluate import predict_share, write_evaluation
+from draem_jax.evaluation.results import Results
 from draem_jax.model import networks, scoring
 
 _WATCH_SECONDS = 10
 
+Workdir = str | os.PathLike[str]  # the directory of a run or of a sweep
+Changes = Mapping[str, Any]  # {'section.field': value}: new values in a run's config, such as where the data lie
 
-def main():
+
+def main() -> int:
     workdir, step, hosts = flags.FLAGS.workdir, flags.FLAGS.step, command_line.hosts()
     if hosts is not None:
-        if sweep_table.cells(workdir) or flags.FLAGS.watch:
+        if list_cells(workdir) or flags.FLAGS.watch:
             raise UserError('A sweep is evaluated in one process, and so is --watch: leave out the flags of several.')
         devices.connect(**hosts)
     with devices.explaining_lost_processes():
@@ -44,42 +53,34 @@ def main():
     return exit_code
 
 
-def evaluate_as_asked(workdir, step):
+def evaluate_as_asked(workdir: Workdir, step: str | None) -> int:
     """Evaluates what the flags ask for; returns the exit code."""
-    if sweep_table.cells(workdir):
+    changes = command_line.changes()
+    if list_cells(workdir):
         if step is not None or flags.FLAGS.watch:
-            raise UserError('Of a sweep the last checkpoint of each run is evaluated: leave out --step and --watch.')
-        return evaluate_sweep(workdir, command_line.changes())
+            raise UserError('A sweep is evaluated at the last checkpoint of each run: leave out --step and --watch.')
+        return evaluate_sweep(workdir, changes)
     if flags.FLAGS.watch:
         if step is not None:
             raise UserError('--watch evaluates every new checkpoint: leave out --step.')
-        watch(workdir, command_line.changes())
+        watch(workdir, changes)
     elif step == 'all':
-        evaluate_all(workdir, command_line.changes())
+        evaluate_all(workdir, changes)
     elif step == 'best':
-        evaluate_checkpoint(workdir, best_step(workdir), command_line.changes())
+        evaluate_checkpoint(workdir, best_step(workdir), changes)
     elif step is None or step.isdecimal():
-        evaluate_checkpoint(workdir, None if step is None else int(step), command_line.changes())
+        evaluate_checkpoint(workdir, None if step is None else int(step), changes)
     else:
         raise UserError(f"--step={step}: expected the step of a checkpoint, 'all' or 'best'.")
     return 0
 
 
-def evaluate_checkpoint(workdir, step=None, changes=None):
-    """Evaluates one checkpoint of a run.
-
-    Args:
-        workdir: directory of the run.
-        step: of the checkpoint; None for the newest.
-        changes: {'section.field': value} that replace values of the run's config, such as where the data lie.
-
-    Returns:
-        What results.json holds.
-    """
+def evaluate_checkpoint(workdir: Workdir, step: int | None = None, changes: Changes | None = None) -> Results:
+    """Evaluates the checkpoint of a step, the newest by default; returns what results.json holds."""
     return make_evaluate(workdir, changes)(step)
 
 
-def evaluate_all(workdir, changes=None):
+def evaluate_all(workdir: Workdir, changes: Changes | None = None) -> None:
     """Evaluates every checkpoint on disk and writes the curve over them: evaluation/curve.csv and curve.svg."""
     evaluate = make_evaluate(workdir, changes)
     for step in checkpoints.list_steps(workdir, needs_some=True):
@@ -88,8 +89,8 @@ def evaluate_all(workdir, changes=None):
         print(f'Curve over the checkpoints: {curve.write_curve(workdir)}')
 
 
-def best_step(workdir):
-    """The step, of the checkpoints on disk, with the highest pixel AP on the validation's simulated anomalies.
+def best_step(workdir: Workdir) -> int:
+    """The step of the checkpoint on disk with the highest pixel AP on the validation's simulated anomalies.
 
     Raises:
         UserError: no checkpoint was validated.
@@ -106,29 +107,29 @@ def best_step(workdir):
             'That takes --config.dataset.validation_fraction above 0 and --config.training.validate_every_steps at the '
             'steps of checkpoints.'
         )
-    best = max(candidates, key=validated.get)
+    best = max(candidates, key=lambda step: validated[step])
     if devices.is_main():
         print(f'Step {best} has the highest validation pixel AP, {validated[best]:.3f}, of {len(candidates)} on disk.')
     return best
 
 
-def evaluate_sweep(workdir, changes=None):
+def evaluate_sweep(workdir: Workdir, changes: Changes | None = None) -> int:
     """Evaluates the finished runs of a sweep, each at its last checkpoint, and writes the table of all.
 
-    Runs that have been evaluated are not again, unless `changes` ask for another way.
+    A run that has already been evaluated is passed over, unless there are `changes`.
 
     Returns:
-        The exit code: 1 where a run could not be evaluated; the others are.
+        The exit code: 1 where a run could not be evaluated, which does not stop the others.
     """
     evaluated, failures = [], 0
-    for cell in sweep_table.cells(workdir):
+    for cell in list_cells(workdir):
         step = run_directory.finished_step(cell.workdir)
         if step is None:
             print(f'{cell.category}, seed {cell.seed}: its training has not ended, left out.')
             continue
         try:
-            found = None if changes else sweep_table.read_results(cell, step)
-            evaluated.append((cell, found or evaluate_checkpoint(cell.workdir, step, changes)))
+            record = None if changes else read_results(cell, step)
+            evaluated.append((cell, record or evaluate_checkpoint(cell.workdir, step, changes)))
         except UserError as error:
             failures += 1
             print(f'Error: {cell.category}, seed {cell.seed}: {error}', file=sys.stderr)
@@ -140,14 +141,14 @@ def evaluate_sweep(workdir, changes=None):
     return int(failures > 0)
 
 
-def watch(workdir, changes=None, every_seconds=_WATCH_SECONDS):
+def watch(workdir: Workdir, changes: Changes | None = None, every_seconds: float = _WATCH_SECONDS) -> None:
     """Evaluates each checkpoint that a training elsewhere writes, until the last one is done.
 
     Checkpoints that the training removes before their turn are passed over.
     """
-    evaluate, done = make_evaluate(workdir, changes), set()
+    evaluate, done = make_evaluate(workdir, changes), set[int]()
     while True:
-        last_step = run_directory.finished_step(workdir)  # Asked for first: what it names is then surely in the list.
+        last_step = run_directory.finished_step(workdir)  # Read before the list, which then must hold it.
         steps = checkpoints.list_steps(workdir)
         if last_step is not None and last_step not in steps:
             raise UserError(f"'{workdir}' has ended at step {last_step}, but holds no checkpoint of it.")
@@ -168,67 +169,47 @@ def watch(workdir, changes=None, every_seconds=_WATCH_SECONDS):
             time.sleep(every_seconds)
 
 
-def make_evaluate(workdir, changes=None):
-    """Gets ready what all checkpoints of a run share: evaluate(step or None) -> what results.json holds.
+def make_evaluate(workdir: Workdir, changes: Changes | None = None) -> Callable[[int | None], Results]:
+    """Prepares what all checkpoints of a run share.
 
-    Of several processes one writes, and gets it back; the others, which help to predict, get None.
+    Returns:
+        evaluate(step), which evaluates a checkpoint (None for the newest) and returns what results.json holds. Of
+        several processes only the one that writes gets it back; the others, which help to predict, get an empty dict.
     """
-    own = run_directory.read_config(workdir)
-    config = config_checks.config_of_run(own, changes or {})
+    own_config = run_directory.read_config(workdir)
+    config = config_checks.config_of_run(own_config, changes or {})
     dataset, options = config.dataset, config.evaluation
     devices.check_processes()
     devices.check_batch_size(options.batch_size, 'evaluation.batch_size')
     devices.cache_compilations()
     size = tuple(dataset.image_size)
-    trained_on = own['dataset']['category']
+    trained_on = own_config['dataset']['category']
     is_unified = dataset.name != 'folder' and (trained_on == 'all' or ',' in trained_on)
     tests = open_tests(dataset, config.synthesis, run_directory.held_out(workdir))
     model = networks.make_model(**config.model)
     predict = devices.parallel_predict(scoring.make_predict(model, score_window=options.score_window))
+    check_files = functools.cache(functools.partial(_read_all, tests))
 
-    @functools.cache
-    def read_all_files():
-        """Before anything is computed, once: a file that cannot be read shows at once, not after an hour."""
-        for test in tests.values():
-            for _ in tqdm(test.read(), 'Reading images', test.count, unit='image', leave=False, disable=None):
-                pass
-
-    def evaluate(step=None):
+    def evaluate(step: int | None) -> Results:
         step, variables = checkpoints.restore_variables(workdir, networks.variable_shapes(model, size), step)
         variables = devices.replicate(variables)
-        read_all_files()
-        calibrated, note = calibration.find(workdir, step=step, score_window=options.score_window, tile=0)
+        check_files()
         folder = run_directory.evaluation_folder(workdir, step)
-        found = {}
+        by_category = {}
         for category, test in tests.items():
+            about = _about(workdir, step, config, category, test)
             batches = streaming.padded_batches(test.read(), options.batch_size)
-            total = -(-test.count // options.batch_size)
             if not devices.is_main():
                 predict_share(predict, variables, batches)
                 continue
-            progress = tqdm(batches, f'Step {step} {category}', total, unit='batch', leave=False, disable=None)
-            about = {
-                'step': step,
-                'dataset': {
-                    'name': dataset.name,
-                    'category': category,
-                    'split': test.split,
-                    'image_size': list(size),
-                    'note': test.note,
-                },
-                'options': options.to_dict(),
-                'calibration': {'image': None, 'pixel': None, 'note': note},
-            }
-            if calibrated is not None:
-                about['calibration'] |= {level: calibrated[level]['threshold'] for level in ('image', 'pixel')}
-            target = folder / category if is_unified else folder
-            found[category] = write_evaluation(
+            total = -(-test.count // options.batch_size)
+            by_category[category] = write_evaluation(
                 workdir,
-                target,
+                folder / category if is_unified else folder,
                 about,
                 predict,
                 variables,
-                progress,
+                tqdm(batches, f'Step {step} {category}', total, unit='batch', leave=False, disable=None),
                 mask_rule=options.mask_rule,
                 aupro_max_fpr=options.aupro_max_fpr,
                 sheet_rows=options.sheet_rows,
@@ -236,18 +217,43 @@ def make_evaluate(workdir, changes=None):
             )
             for line in filter(None, [f'{category}:' if is_unified else None, test.note]):
                 print(line)
-            print(results.table(found[category]))
+            print(results.table(by_category[category]))
         if not devices.is_main():
-            return None
+            return {}
         print(f'Results and pictures: {folder}')
         if len(tests) == 1:
-            return found[dataset.category]
-        together = results.over_categories(found)
+            return by_category[dataset.category]
+        together = results.over_categories(by_category)
         results.write_over_categories(folder, together)
         print(results.category_table(together))
         return together
 
     return evaluate
+
+
+def _read_all(tests: Mapping[str, Test]) -> None:
+    """Reads every image once before anything is computed, so a damaged file shows at once, not after an hour."""
+    for test in tests.values():
+        for _ in tqdm(test.read(), 'Reading images', test.count, unit='image', leave=False, disable=None):
+            pass
+
+
+def _about(workdir: Workdir, step: int, config: ConfigDict, category: str, test: Test) -> dict[str, Any]:
+    """What results.json begins with: which checkpoint was tested on which images, and how."""
+    calibrated, note = calibration.find(workdir, step=step, score_window=config.evaluation.score_window, tile=0)
+    thresholds = {level: calibrated and calibrated[level]['threshold'] for level in ('image', 'pixel')}
+    return {
+        'step': step,
+        'dataset': {
+            'name': config.dataset.name,
+            'category': category,
+            'split': test.split,
+            'image_size': list(config.dataset.image_size),
+            'note': test.note,
+        },
+        'options': config.evaluation.to_dict(),
+        'calibration': {**thresholds, 'note': note},
+    }
 
 
 if __name__ == '__main__':
@@ -257,8 +263,8 @@ if __name__ == '__main__':
     flags.DEFINE_string(
         'step',
         None,
-        "Step of the checkpoint, 'all', or 'best': of those on disk the one with the highest pixel AP on held-out "
-        'normal images with simulated anomalies. The newest by default.',
+        "Step of the checkpoint; 'all'; or 'best', the one with the highest pixel AP on held-out normal images with "
+        'simulated anomalies. The newest by default.',
     )
     flags.DEFINE_bool('watch', False, 'Evaluate each new checkpoint until the training, elsewhere, has ended.')
     command_line.main(main, leave=devices.exit_process)

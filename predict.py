@@ -3,14 +3,16 @@
     python predict.py --workdir=runs/parts photo.png new_parts/ 'archive/**/*.tif'
 
 Arguments are files, folders (everything below them) and patterns. <workdir>/predictions, or --out, receives
-predictions.csv and predictions.jsonl (a row per image), overlays/ and maps/. An image is NG where its score reaches the
-run's calibrated threshold, or --threshold. Exit code 0: every image was looked at; 1: some could not be read, or none.
+predictions.csv and predictions.jsonl (a row per image), overlays/ and maps/. An image is NG if its score reaches the
+run's calibrated threshold, or --threshold. Exit code 0: every image was looked at; 1: some were not.
 """
 
 import glob
 import os
 import sys
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 from absl import flags
 from tqdm import tqdm
 
@@ -21,7 +23,7 @@ from draem_jax.errors import UserError
 from draem_jax.terminal import printable
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     values = flags.FLAGS
     return predict(
         values.workdir,
@@ -38,19 +40,19 @@ def main(arguments):
 
 
 def predict(
-    workdir,
-    inputs,
+    workdir: str,
+    inputs: Sequence[str],
     *,
-    step=None,
-    out=None,
-    threshold=None,
-    pixel_threshold=None,
-    tile=0,
-    batch_size=None,
-    maps='png16',
-    overlays=True,
-):
-    """Predicts every image and writes what was found.
+    step: int | None = None,
+    out: str | None = None,
+    threshold: float | None = None,
+    pixel_threshold: float | None = None,
+    tile: int = 0,
+    batch_size: int | None = None,
+    maps: str = 'png16',
+    overlays: bool = True,
+) -> int:
+    """Predicts every image and writes the results.
 
     Args:
         workdir: directory of the run.
@@ -61,10 +63,10 @@ def predict(
         overlays: whether to draw the heat map and the contours of the defects over each image.
 
     Returns:
-        Exit code: 0, or 1 where a file could not be read.
+        Exit code: 0, or 1 if a file could not be read.
 
     Raises:
-        UserError: no run or no images; nothing was predicted. Or the results cannot be written.
+        UserError: there is no run or no image, and nothing was predicted; or the results cannot be written.
     """
     out = os.path.join(workdir, 'predictions') if out is None else out
     run_directory.read_config(workdir)  # A wrong --workdir shows before a large folder is listed.
@@ -74,34 +76,17 @@ def predict(
         workdir, step, threshold=threshold, pixel_threshold=pixel_threshold, tile=tile, batch_size=batch_size
     )
     print(f'Step {trained.step}. {_threshold_note(trained, threshold)}')
-    names = dict(zip(paths, predictions.output_names(paths), strict=True))
-    # Tiles of one image fill batches by themselves; of images that large, one at a time is in memory.
-    chunk_size = 1 if trained.tile else trained.batch_size
     rows = []
     try:
         with tqdm(total=len(paths), unit='image', disable=None, dynamic_ncols=True) as bar:
-            for start in range(0, len(paths), chunk_size):
-                chunk = paths[start : start + chunk_size]
-                read = {path: _read(path) for path in chunk}
-                readable = {path: image for path, image in read.items() if not isinstance(image, UserError)}
-                found = dict(zip(readable, trained(list(readable.values())), strict=True))
-                for path in chunk:
-                    if path in found:
-                        row = predictions.describe(path, found[path])
-                        row |= predictions.write_pictures(
-                            out, names[path], read[path], found[path], trained, maps, overlays
-                        )
-                        tqdm.write(predictions.line(row))
-                    else:
-                        row = {'file': path, 'error': str(read[path])}
-                        tqdm.write(printable(f'Error: {row["error"]}'), file=sys.stderr)
-                    rows.append(row)
-                    bar.update()
+            for row in _predict_each(trained, paths, out, maps, overlays):
+                rows.append(row)
+                bar.update()
     finally:
         if rows:
-            predictions.write_tables(out, rows)  # Also of an interrupted run.
+            predictions.write_tables(out, rows)  # Also after an interruption.
     failed = sum('error' in row for row in rows)
-    counts = {'NG': 0, 'OK': 0, None: 0}
+    counts: dict[str | None, int] = {'NG': 0, 'OK': 0, None: 0}
     for row in rows:
         counts[row.get('decision')] += 1
     decided = '' if trained.threshold is None else f' {counts["NG"]} NG, {counts["OK"]} OK.'
@@ -110,49 +95,79 @@ def predict(
     return 1 if failed else 0
 
 
-def list_inputs(inputs, out):
+def list_inputs(inputs: Sequence[str], out: str) -> list[str]:
     """The image files that the arguments name, each once, in the order given.
 
-    What an earlier call wrote below `out` is passed over in folders and patterns. A file that is named itself is taken
-    whatever its name ends in, and without looking whether it is there: reading it will tell.
+    Folders and patterns leave out what lies below `out`: an earlier call wrote it. A file that is named itself is taken
+    whatever its name ends in, even if it is not there: reading it will tell.
 
     Raises:
-        UserError: no argument, or a folder or pattern without images.
+        UserError: there is no argument, or there are no images in a folder or for a pattern.
     """
     if not inputs:
         raise UserError('Which images? Name files, folders or patterns: predict.py --workdir=RUN photo.png parts/.')
     written = os.path.join(os.path.abspath(out), '')
-    paths = {}
+    paths: dict[str, str] = {}
     for argument in inputs:
         if os.path.isdir(argument):
-            found = images.list_images(argument)
+            matches = images.list_images(argument)
         elif glob.has_magic(argument) and not os.path.exists(argument):
-            found = []
+            matches = []
             for match in sorted(glob.glob(argument, recursive=True)):
                 if os.path.isdir(match):
-                    found += images.list_images(match, allow_none=True)
+                    matches += images.list_images(match, allow_none=True)
                 elif images.is_image(match):
-                    found.append(match)
+                    matches.append(match)
         else:
             paths.setdefault(os.path.abspath(argument), argument)
             continue
-        found = [path for path in found if not os.path.abspath(path).startswith(written)]
-        if not found:
+        matches = [path for path in matches if not os.path.abspath(path).startswith(written)]
+        if not matches:
             raise UserError(f"No images ({' '.join(images.EXTENSIONS)}) found for '{argument}'.")
-        for path in found:
+        for path in matches:
             paths.setdefault(os.path.abspath(path), path)
     return list(paths.values())
 
 
-def _read(path):
-    """The image, or the error that says why there is none."""
+def _predict_each(
+    trained: detector.Detector, paths: Sequence[str], out: str, maps: str, overlays: bool
+) -> Iterator[predictions.Row]:
+    """Writes the pictures of each image, prints its line, and yields its row."""
+    names = dict(zip(paths, predictions.output_names(paths), strict=True))
+    # The tiles of one image fill batches by themselves, and images that large should be in memory one at a time.
+    chunk_size = 1 if trained.tile else trained.batch_size
+    for start in range(0, len(paths), chunk_size):
+        read = {path: _read(path) for path in paths[start : start + chunk_size]}
+        readable = {path: image for path, image in read.items() if not isinstance(image, UserError)}
+        detections = dict(zip(readable, trained(list(readable.values())), strict=True))
+        for path, image in read.items():
+            if isinstance(image, UserError):
+                row = {'file': path, 'error': str(image)}
+                tqdm.write(printable(f'Error: {row["error"]}'), file=sys.stderr)
+            else:
+                row = predictions.describe(path, detections[path])
+                row |= predictions.write_pictures(
+                    out,
+                    names[path],
+                    image,
+                    detections[path],
+                    pixel_threshold=trained.pixel_threshold,
+                    maps=maps,
+                    overlays=overlays,
+                )
+                tqdm.write(predictions.line(row))
+            yield row
+
+
+def _read(path: str) -> np.ndarray | UserError:
+    """The image, or the error that says why it cannot be read."""
     try:
         return images.read_image(path)
     except UserError as error:
         return error
 
 
-def _threshold_note(trained, threshold):
+def _threshold_note(trained: detector.Detector, threshold: float | None) -> str:
     if threshold is not None:
         return f'NG from a score of {threshold:g}, as --threshold says.'
     if trained.threshold is not None:

@@ -4,56 +4,63 @@
         --config.dataset.root=MVTEC_AD --config.dataset.texture_root=DTD/images --workdir=runs/mvtec
 
 Each cell, <workdir>/<category>/seed_<n>/, is train.py and then evaluate.py with the flags given here, in processes of
-their own that write to its log.txt. Started again with the same flags, what is finished is skipped and the rest goes
-on. Failures are collected, the others go on; table.csv and table.md are of all that is finished.
+their own that write to its log.txt. When a cell fails, the others go on. Started again with the same flags, the sweep
+skips what is finished and goes on with the rest. table.csv and table.md cover all cells that are finished.
 
 --launcher=local spreads the cells over the devices of this machine, --devices_per_run to each. SIGTERM or Ctrl-C is
-passed on to what runs, which saves and leaves; a second Ctrl-C does not wait for it.
+passed on to the cells under way, which save and leave; a second Ctrl-C does not wait for them.
 
 --launcher=slurm makes each cell a job, with --devices_per_run GPUs, and waits for them. Before its time limit, or when
 the cluster signals that it takes the node away, a job saves and queues again. Ctrl-C leaves the jobs where they are;
-started again with the same flags, the sweep waits for them and submits only what is not there.
+started again with the same flags, the sweep waits for them and submits only those that are missing.
 
 Exit codes: 0 done; 1 a mistake or a failed cell; 42 asked to stop, start again to go on.
 """
 
 import json
+import os
 import pathlib
 import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
 import data
-from commands import command_line, config_checks, launchers, sweep_table
-from commands.launchers import CellJob
+from commands import command_line, config_checks, sweep_table
+from commands.cell_process import Outcome, describe
+from commands.cells import Cell, CellJob, list_cells, read_last_results
+from commands.local_launcher import run_locally, slots
+from commands.slurm_launcher import run_on_cluster
 from draem_jax.errors import Preempted, UserError
 
 _SCRIPTS = pathlib.Path(__file__).resolve().parent
 
 
-def main():
+def main() -> int:
     options = flags.FLAGS
     config_checks.check(options.config)
     arguments = [f'--config={command_line.config_file()}']
     arguments += [f'--config.{field}={value}' for field, value in command_line.changes().items()]
-    jobs = plan(options.config, options.workdir, options.categories, options.seeds, arguments)
+    cell_jobs = plan(options.config, options.workdir, options.categories, options.seeds, arguments)
     if options.launcher == 'slurm':
         parameters = slurm_parameters(options)
-        return run_cells(
-            jobs, options.workdir, lambda rest: launchers.run_on_cluster(rest, options.workdir, parameters)
-        )
-    return run_cells(
-        jobs, options.workdir, lambda rest: launchers.run_locally(rest, launchers.slots(options.devices_per_run))
-    )
+        return run_cells(cell_jobs, options.workdir, lambda rest: run_on_cluster(rest, options.workdir, parameters))
+    return run_cells(cell_jobs, options.workdir, lambda rest: run_locally(rest, slots(options.devices_per_run)))
 
 
-def run_cells(jobs, workdir, launch):
-    """Launches what is not finished and writes the table.
+def run_cells(
+    cell_jobs: Sequence[CellJob],
+    workdir: str | os.PathLike[str],
+    launch: Callable[[list[CellJob]], dict[CellJob, Outcome]],
+) -> int:
+    """Launches the cells that are not finished and writes the table.
 
     Args:
-        jobs: list of `CellJob`.
+        cell_jobs: all cells of the sweep.
         workdir: directory of the sweep.
-        launch: function of the jobs that are not finished, which returns what `commands.launchers` says.
+        launch: runs cells and returns how each ended; cells that were not started, or go on elsewhere, are left out.
 
     Returns:
         The exit code: 1 where a cell failed.
@@ -63,29 +70,31 @@ def run_cells(jobs, workdir, launch):
         Preempted: cells are left to do. Those that failed have been named.
     """
     try:
-        for job in jobs:
-            job.cell.workdir.mkdir(parents=True, exist_ok=True)
+        for cell_job in cell_jobs:
+            cell_job.cell.workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"Cannot write to --workdir '{workdir}': {error.strerror}, '{error.filename}'.") from error
-    rest = [job for job in jobs if not job.is_finished()]
-    for job in jobs:
-        if job not in rest:
-            print(f'{job}: finished before, skipped.')
+    rest = [cell_job for cell_job in cell_jobs if not cell_job.is_finished()]
+    for cell_job in cell_jobs:
+        if cell_job not in rest:
+            print(f'{cell_job}: finished before, skipped.')
     outcomes = launch(rest) if rest else {}
-    left = [job for job in rest if outcomes.get(job, Preempted.exit_code) == Preempted.exit_code]
-    failed = [job for job in rest if job not in left and outcomes[job] != 0]
+    left = [cell_job for cell_job in rest if outcomes.get(cell_job, Preempted.exit_code) == Preempted.exit_code]
+    failed = [cell_job for cell_job in rest if cell_job not in left and outcomes[cell_job] != 0]
     write_table(workdir, [*failed, *left])
-    for job in failed:
-        print(f'Error: {job}: {launchers.describe(job, outcomes[job])}', file=sys.stderr)
+    for cell_job in failed:
+        print(f'Error: {cell_job}: {describe(cell_job, outcomes[cell_job])}', file=sys.stderr)
     if left:
-        raise Preempted(f'Stopped with {len(left)} of {len(jobs)} cells left. Start again to go on.')
+        raise Preempted(f'Stopped with {len(left)} of {len(cell_jobs)} cells left. Start again to go on.')
     return int(bool(failed))
 
 
-def write_table(workdir, left_out=()):
+def write_table(workdir: str | os.PathLike[str], left_out: Iterable[CellJob] = ()) -> None:
     """Writes and prints the table of all finished cells in a sweep's folder, where there are any."""
-    evaluated = [(cell, sweep_table.read_last_results(cell)) for cell in sweep_table.cells(workdir)]
-    evaluated = [(cell, found) for cell, found in evaluated if found is not None]
+    evaluated = []
+    for cell in list_cells(workdir):
+        if (record := read_last_results(cell)) is not None:
+            evaluated.append((cell, record))
     if evaluated:
         rows = sweep_table.collect(evaluated)
         note = f'Left out, for they are not finished: {"; ".join(map(str, left_out))}.' if left_out else None
@@ -93,30 +102,34 @@ def write_table(workdir, left_out=()):
         print(sweep_table.markdown(rows, note))
 
 
-def plan(config, workdir, categories=None, seeds=None, arguments=(), scripts=_SCRIPTS):
+def plan(
+    config: ConfigDict,
+    workdir: str | os.PathLike[str],
+    categories: str | None = None,
+    seeds: str | None = None,
+    arguments: Sequence[str] = (),
+    scripts: pathlib.Path = _SCRIPTS,
+) -> list[CellJob]:
     """The cells of a sweep, the first seed of all categories first.
 
     Args:
-        config: ConfigDict with the fields of configs/default.py.
+        config: with the fields of configs/default.py.
         workdir: directory of the sweep.
-        categories: 'all' the data set has, or names with commas between; None for the config's own.
+        categories: 'all' for all of the data set, or names with commas between; None for the config's own.
         seeds: numbers with commas between; None for the config's own.
-        arguments: what train.py is given to arrive at `config`.
+        arguments: the flags from which train.py makes `config`.
         scripts: folder of train.py and evaluate.py.
-
-    Returns:
-        List of `CellJob`.
 
     Raises:
         UserError: no such category, no such seed, or a value that a config may not hold.
     """
-    folders = {}
+    folders: dict[str, str] = {}
     for category in parse_categories(config.dataset, categories):
         name = folder_name(config.dataset.name, category)
         if name in folders:
             raise UserError(f"'{folders[name]}' and '{category}' would share the folder '{name}' of the sweep.")
         folders[name] = category
-    jobs = []
+    cell_jobs = []
     for seed in parse_seeds(config.training, seeds):
         for name, category in folders.items():
             own = config.copy_and_resolve_references()
@@ -126,12 +139,12 @@ def plan(config, workdir, categories=None, seeds=None, arguments=(), scripts=_SC
             train = [sys.executable, str(scripts / 'train.py'), *arguments, f'--workdir={folder}']
             train += [f'--config.dataset.category={category}', f'--config.training.seed={seed}']
             evaluate = [sys.executable, str(scripts / 'evaluate.py'), f'--workdir={folder}']
-            values = json.loads(json.dumps(own.to_dict()))  # As it is read back.
-            jobs.append(CellJob(sweep_table.Cell(name, seed, folder), values, train, evaluate))
-    return jobs
+            values = json.loads(json.dumps(own.to_dict()))  # As config.json will be read: tuples are lists there.
+            cell_jobs.append(CellJob(Cell(name, seed, folder), values, train, evaluate))
+    return cell_jobs
 
 
-def parse_seeds(training, text):
+def parse_seeds(training: ConfigDict, text: str | None) -> list[int]:
     """The numbers that --seeds names, each once."""
     if text is None:
         return [training.seed]
@@ -141,8 +154,8 @@ def parse_seeds(training, text):
     return list(dict.fromkeys(map(int, parts)))
 
 
-def parse_categories(dataset, text):
-    """The categories that --categories names, each once and known to the data set; of 'folder' any folder may be."""
+def parse_categories(dataset: ConfigDict, text: str | None) -> list[str]:
+    """The categories that --categories names, each once. The data set must know them; 'folder' takes any folder."""
     if text is None:
         return [dataset.category]
     known = data.category_names(dataset.name)
@@ -160,8 +173,8 @@ def parse_categories(dataset, text):
     return wanted
 
 
-def folder_name(dataset, category):
-    """What a category's folder in the sweep is called, on one level: 'a/b' is a_b, no category the data set's name.
+def folder_name(dataset: str, category: str) -> str:
+    """The name of a category's folder in the sweep: a_b for 'a/b', and the data set's name where there is no category.
 
     Raises:
         UserError: the category is a path that leads out of the data set.
@@ -172,8 +185,8 @@ def folder_name(dataset, category):
     return '_'.join(path.parts) or dataset
 
 
-def slurm_parameters(options):
-    """The flags as submitit has them.
+def slurm_parameters(options: flags.FlagValues) -> dict[str, Any]:
+    """The flags as submitit takes them.
 
     Raises:
         UserError: --slurm_options cannot be understood.

@@ -5,8 +5,8 @@
 Started again with the same flags, a run goes on from its newest checkpoint. SIGTERM or SIGINT (Ctrl-C) makes it finish
 the step and save; a second Ctrl-C ends it at once.
 
-On several hosts start the same command on each, with --distributed where SLURM, Open MPI or a Cloud TPU slice says who
-takes part; --coordinator, --process_count and --process_index say it elsewhere. All have to see the same --workdir.
+On several hosts start the same command on each. Add --distributed where SLURM, Open MPI or a Cloud TPU slice says who
+takes part; elsewhere say it with --coordinator, --process_count and --process_index. All hosts need the same --workdir.
 
 Exit codes: 0 done; 1 a mistake that the user can mend; 42 asked to stop and saved, start again to go on; 3 diverged.
 """
@@ -15,15 +15,18 @@ import functools
 import math
 import pathlib
 import time
+from collections.abc import Callable, Iterator
 
 import jax
-import numpy as np
+import optax
+import orbax.checkpoint as ocp
 from absl import flags
-from tqdm import tqdm
+from ml_collections import ConfigDict
 
 from commands import command_line, config_checks
 from configs import default
 from data import inputs, pipeline
+from data.banks import Bank
 from data.synthesis.options import check_options
 from draem_jax import checkpoints, devices, preemption, run_directory
 from draem_jax.detection import calibration, detector
@@ -32,17 +35,17 @@ from draem_jax.evaluation import validation
 from draem_jax.model import networks, scoring
 from draem_jax.training import divergence, profiling
 from draem_jax.training.optimizer import make_optimizer, make_schedule
-from draem_jax.training.run_log import RunLog
-from draem_jax.training.state import init_state, restore_newest_state, save_state
+from draem_jax.training.run_log import RunLog, averages, progress_bar
+from draem_jax.training.state import TrainState, init_state, restore_newest_state, save_state
 from draem_jax.training.steps import is_due, take_steps
 from draem_jax.training.throughput import Throughput
 from draem_jax.training.update import make_update
 
 _PICTURE_ROWS = 6
-_VALIDATION_SEED = 2**31 - 1  # The same examples for every seed of training, and none that a training sees.
+_VALIDATION_SEED = 2**31 - 1  # The same examples whatever the seed of the training, which never sees them.
 
 
-def main():
+def main() -> None:
     profile_steps = profiling.parse_steps(flags.FLAGS.profile_steps)
     if flags.FLAGS.deterministic:
         devices.make_deterministic()
@@ -51,18 +54,18 @@ def main():
         devices.connect(**hosts)
     try:
         train(flags.FLAGS.config, flags.FLAGS.workdir, profile_steps)
-    except Diverged:  # All processes see it at the same step. The first to leave would take the others with it.
+    except Diverged:  # All processes see it at the same step. If one ended before the others, they would end with it.
         devices.wait_for_all('divergence')
         raise
     devices.wait_for_all('the end')
 
 
-def train(config, workdir, profile_steps=None):
+def train(config: ConfigDict, workdir: str, profile_steps: tuple[int, int] | None = None) -> None:
     """Trains, or goes on training, one run.
 
     Args:
         config: ConfigDict with the fields of configs/default.py.
-        workdir: directory of the run, made where it does not exist.
+        workdir: directory of the run, made if it does not exist.
         profile_steps: (first, last) of the steps, counted from this start, that are traced to <workdir>/profile.
 
     Raises:
@@ -75,9 +78,9 @@ def train(config, workdir, profile_steps=None):
     loaded = inputs.load(**config.dataset, pinned=run_directory.held_out(workdir))
     epoch_steps = math.ceil(len(loaded.normals) / config.training.batch_size)
     total_steps = config.training.steps or config.training.epochs * epoch_steps
-    say(f'{loaded} {total_steps} steps.')
+    devices.print_once(f'{loaded} {total_steps} steps.')
     for warning in loaded.warnings:
-        say(f'Note: {warning}')
+        devices.print_once(f'Note: {warning}')
     run_directory.start(workdir, config.to_dict(), default.get_config().to_dict(), writes=devices.is_main())
     if devices.is_main():
         run_directory.write_held_out(workdir, loaded.held_out_names)
@@ -87,11 +90,13 @@ def train(config, workdir, profile_steps=None):
             calibrate(config, workdir, last_step, loaded.held_out)
             if devices.is_main():
                 run_directory.write_finished(workdir, last_step)
-    say(f'Done: step {last_step}. Next: python evaluate.py --workdir={workdir}')
+    devices.print_once(f'Done: step {last_step}. Next: python evaluate.py --workdir={workdir}')
 
 
-def run_steps(config, workdir, loaded, total_steps, profile_steps):
-    """Makes the steps that are still to be made, with all that is due in between; returns the last one's number.
+def run_steps(
+    config: ConfigDict, workdir: str, loaded: inputs.Inputs, total_steps: int, profile_steps: tuple[int, int] | None
+) -> int:
+    """Makes the steps that remain, with all that is due in between; returns the number of the last one.
 
     Raises:
         Diverged, Preempted: as `train`.
@@ -103,49 +108,50 @@ def run_steps(config, workdir, loaded, total_steps, profile_steps):
     ):
         model, optimizer, schedule = build(config, total_steps)
         state = first_state(config, model, optimizer, manager)
-        first_step = int(state.step)
-        if first_step >= total_steps:
-            say(f'Nothing to do: step {first_step} of {total_steps} is done.')
-            return first_step
+        steps_done = int(state.step)
+        if steps_done >= total_steps:
+            devices.print_once(f'Nothing to do: step {steps_done} of {total_steps} is done.')
+            return steps_done
         if devices.is_main():
             run_directory.remove_finished(workdir)
         update = make_update(model, optimizer, slices=options.accumulation_slices, **config.loss)
         flops = 3 * networks.forward_flops(model, tuple(config.dataset.image_size))
         speed = Throughput(options.batch_size, flops)
+        is_silent = not devices.is_main()
         with (
-            RunLog(workdir, first_step, is_silent=not devices.is_main()) as log,
+            RunLog(workdir, steps_done, is_silent=is_silent) as log,
             profiling.tracing(pathlib.Path(workdir) / 'profile', profile_steps) as before_step,
-            progress_bar(first_step, total_steps) as bar,
+            progress_bar(steps_done, total_steps, is_silent=is_silent) as bar,
         ):
             look = make_look(config, model, loaded, total_steps, log)
-            recent, start = [], time.monotonic()
+            start = time.monotonic()
+            recent: list[dict[str, jax.Array]] = []  # metrics since the last log line
             for step in take_steps(
                 devices.parallel_update(update),
                 devices.replicate(state),
-                devices.prefetch(make_batches(config, loaded, first_step)),
-                range(first_step + 1, total_steps + 1),
+                devices.prefetch(make_batches(config, loaded, steps_done)),
+                range(steps_done + 1, total_steps + 1),
                 interruption=interruption,
                 speed=speed,
                 before_step=before_step,
             ):
                 bar.update()
                 recent.append(step.metrics)
-                if step.number == first_step + 1:
-                    say(f'First step after {time.monotonic() - start:.0f} s of compiling.')
+                if step.number == steps_done + 1:
+                    devices.print_once(f'First step after {time.monotonic() - start:.0f} s of compiling.')
                     speed.restart()
                 is_log_due = is_due(step.number, options.log_every_steps, total_steps)
                 is_checkpoint_due = step.stops or is_due(step.number, options.checkpoint_every_steps, total_steps)
                 if is_log_due or is_checkpoint_due:
                     divergence.check(step.number, step.state, recent, schedule)
                 if is_log_due:
-                    values = jax.tree.map(lambda *steps: np.mean(steps), *jax.device_get(recent))
-                    values |= {'learning_rate': schedule(step.number - 1), **speed.values()}
+                    values = averages(recent) | {'learning_rate': schedule(step.number - 1), **speed.values()}
                     bar.set_postfix_str(f'{values.get("images_per_second", 0):.0f} images/s, loss {values["loss"]:.3g}')
                     log.scalars(step.number, values)
                 look(step.number, step.state)
                 if is_checkpoint_due:
                     save_state(manager, step.state)
-                if is_log_due:  # From here on: pictures and checkpoints are not part of the training's speed.
+                if is_log_due:  # Only now, because pictures and checkpoints are not part of the training's speed.
                     recent = []
                     speed.restart()
     if step.number < total_steps:
@@ -156,30 +162,24 @@ def run_steps(config, workdir, loaded, total_steps, profile_steps):
     return total_steps
 
 
-def say(line):
-    """Prints a line, once for all processes."""
-    if devices.is_main():
-        print(line)
-
-
-def calibrate(config, workdir, step, held_out):
-    """Writes calibration.json from the held-out normal images as they are, where there are some."""
+def calibrate(config: ConfigDict, workdir: str, step: int, held_out: Bank) -> None:
+    """Writes calibration.json from the held-out normal images as they are, if there are some."""
     if not len(held_out):
         return
     options = config.evaluation
     calibrated = calibration.calibrate_run(
         workdir,
         detector.load(workdir, step, batch_size=options.batch_size),
-        held_out,
+        iter(held_out),
         source='held-out normal images of the training split',
         target_fpr=options.target_fpr,
         pixel_target_fpr=options.pixel_target_fpr,
     )
-    say(calibration.describe(calibrated))
+    devices.print_once(calibration.describe(calibrated))
 
 
-def check(config):
-    """Everything that can be said before a file is read."""
+def check(config: ConfigDict) -> None:
+    """Checks all that can be checked before a file is read."""
     config_checks.check(config)
     check_options(**config.synthesis)
     devices.check_processes()
@@ -188,63 +188,59 @@ def check(config):
     devices.check_batch_size(config.evaluation.batch_size, 'evaluation.batch_size')
 
 
-def build(config, total_steps):
-    """(networks, optimizer, its learning rate as a function of the step)."""
+def build(config: ConfigDict, total_steps: int) -> tuple[networks.Draem, optax.GradientTransformation, optax.Schedule]:
+    """The networks, their optimizer, and its learning rate as a function of the step."""
     model = networks.make_model(**config.model, axis_name=devices.AXIS)
     schedule = make_schedule(total_steps, **config.optimizer)
     return model, make_optimizer(schedule), schedule
 
 
-def first_state(config, model, optimizer, manager):
+def first_state(
+    config: ConfigDict, model: networks.Draem, optimizer: optax.GradientTransformation, manager: ocp.CheckpointManager
+) -> TrainState:
     """The state to start from: the newest checkpoint, or another run's networks, or random ones."""
     variables = networks.init_variables(model, tuple(config.dataset.image_size), config.training.seed)
     state = restore_newest_state(manager, init_state(variables, optimizer))
-    devices.check_same(
-        None if state is None else int(state.step),
-        'the step to go on from',
-        'Is --workdir a folder that all hosts share?',
-    )
+    step = None if state is None else int(state.step)
+    devices.check_same(step, 'the step to go on from', 'Is --workdir a folder that all hosts share?')
     if state is not None:
-        say(f'Going on from step {int(state.step)}.')
+        devices.print_once(f'Going on from step {step}.')
         return state
     if config.training.warm_start:
         step, variables = checkpoints.restore_variables(config.training.warm_start, variables)
-        say(f"Starting from the networks of '{config.training.warm_start}', step {step}.")
+        devices.print_once(f"Starting from the networks of '{config.training.warm_start}', step {step}.")
     return init_state(variables, optimizer)
 
 
-def make_batches(config, loaded, first_step):
-    """The training batches that this process makes, from the first one that a run has not seen yet."""
+def make_batches(config: ConfigDict, loaded: inputs.Inputs, steps_done: int) -> Iterator[pipeline.Batch]:
+    """This process's part of the training batches, from the first one that the run has not seen yet."""
     return pipeline.training_batches(
         loaded.normals,
         loaded.textures,
         seed=config.training.seed,
         batch_size=config.training.batch_size,
-        first_batch=first_step,
+        first_batch=steps_done,
         process_index=devices.process_index(),
         process_count=devices.process_count(),
         **config.synthesis,
     )
 
 
-def progress_bar(first_step, total_steps):
-    """A bar over all steps of the run, shown by one process where somebody looks at it."""
-    disable = None if devices.is_main() else True
-    return tqdm(initial=first_step, total=total_steps, unit='step', disable=disable, dynamic_ncols=True)
+def make_look(
+    config: ConfigDict, model: networks.Draem, loaded: inputs.Inputs, total_steps: int, log: RunLog
+) -> Callable[[int, TrainState], None]:
+    """Makes look(step, state), which predicts fixed simulated examples when that is due, and logs scores and a picture.
 
-
-def make_look(config, model, loaded, total_steps, log):
-    """look(step, state): predicts fixed simulated examples where that is due, and logs how well, and a picture.
-
-    The examples are made of held-out normal images; where there are none, of training images, for the pictures only.
+    The examples are made from held-out normal images. If there are none, they are made from training images, and only
+    pictures are logged.
     """
     options, batch_size = config.training, config.evaluation.batch_size
     validates = bool(len(loaded.held_out))
     wanted = options.validation_examples if validates else _PICTURE_ROWS
     predict = devices.parallel_predict(scoring.make_predict(model, score_window=config.evaluation.score_window))
 
-    @functools.cache  # At the first look: the first step need not wait for them.
-    def make_examples():
+    @functools.cache  # Made at the first look, so that the first step need not wait for them.
+    def make_examples() -> pipeline.Batch:
         return pipeline.examples(
             loaded.held_out if validates else loaded.normals,
             loaded.textures,
@@ -253,14 +249,13 @@ def make_look(config, model, loaded, total_steps, log):
             **config.synthesis,
         )
 
-    def look(step, state):
+    def look(step: int, state: TrainState) -> None:
         is_validation_due = validates and is_due(step, options.validate_every_steps, total_steps)
         is_picture_due = is_due(step, options.picture_every_steps, total_steps)
         if not is_validation_due and not is_picture_due:
             return
         examples = make_examples()
-        variables = {'params': state.params, 'batch_stats': state.batch_stats}
-        outputs = validation.predict_all(predict, variables, examples['augmented'], batch_size)
+        outputs = validation.predict_all(predict, state.variables, examples['augmented'], batch_size)
         if is_validation_due:
             log.scalars(step, validation.scores(outputs, examples['mask']))
         if is_picture_due:
@@ -273,10 +268,6 @@ if __name__ == '__main__':
     command_line.define_config_file()
     command_line.define_hosts()
     flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
-    flags.DEFINE_string(
-        'profile_steps',
-        '',
-        "First and last step to write a trace of, to <workdir>/profile, such as '20,25'; counted from this start.",
-    )
+    flags.DEFINE_string('profile_steps', '', "Steps to trace to <workdir>/profile, counted from this start: '20,25'.")
     flags.DEFINE_bool('deterministic', False, 'On a GPU: the same bits in every run, at some loss of speed.')
     command_line.main(main, leave=devices.exit_process)

@@ -1,8 +1,8 @@
-"""Processes that do the same work in turns: what `train_step` and `inference` share.
+"""The part that `train_step` and `inference` share: processes that do the same work in turns.
 
-Each contender is a process of its own, so that no library meets another's threads and memory. It is asked for a few
-steps at a time, all contenders one after the other, again and again: what else the machine does hits all alike. This
-file needs nothing but Python, for the contenders import it in whatever environment they have.
+Each contender is a process of its own, so that no library meets another's threads and memory. All contenders do a few
+steps one after the other, again and again, so that other work on the machine slows all of them alike. This file needs
+nothing but Python, because the contenders import it in environments of their own.
 """
 
 import argparse
@@ -14,10 +14,10 @@ import sys
 import tempfile
 import traceback
 
-# TFLOP/s of one device in dense bfloat16 matrix products (float16 on the T4, which has no bfloat16), by what JAX calls
-# it; the first that fits counts. From the makers' data sheets: NVIDIA's of A100, H100 (SXM; the PCIe card is slower),
-# H200, L4, T4 and of the Ada architecture (float32 accumulation), half of what is given with sparsity; Google Cloud's
-# pages of TPU v4, v5e, v5p and v6e.
+# TFLOP/s of one device in dense bfloat16 matrix products (float16 on the T4, which has no bfloat16). The keys are parts
+# of the names that JAX gives devices; the first that fits counts. Sources: NVIDIA's data sheets of A100, H100 (SXM; the
+# PCIe card is slower), H200, L4, T4 and of the Ada architecture (float32 accumulation), half of what they give with
+# sparsity; Google Cloud's pages of TPU v4, v5e, v5p and v6e.
 PEAKS = {
     'H100 PCIe': 756.0,
     'H100': 989.0,
@@ -41,7 +41,7 @@ CUDA_VARIANTS = 'float32,tf32,bfloat16+channels_last,bfloat16+channels_last+comp
 def serve(answer):
     """Answers each line of standard input with a line of JSON: what `answer(*words)` returns, or its error.
 
-    What libraries print goes to standard error, so that it is not taken for an answer.
+    Libraries print to standard error meanwhile, so that their lines are not taken for answers.
     """
     replies = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
@@ -55,11 +55,11 @@ def serve(answer):
 
 
 class Contender:
-    """A process that `serve`s; with `close` it ends.
+    """A process that runs `serve`, until `close`.
 
     Attributes:
         name: for the table.
-        error: why it does not take part any more, or None.
+        error: why it no longer takes part, or None.
     """
 
     def __init__(self, name, command, verbose=False):
@@ -87,7 +87,7 @@ class Contender:
 
 
 def backend():
-    """What JAX runs on here: 'cpu', 'gpu' or 'tpu'; asked in another process, for this one is to stay without JAX."""
+    """What JAX runs on here: 'cpu', 'gpu' or 'tpu'. Asks another process, so that this one stays without JAX."""
     code = 'import jax; print(jax.default_backend())'
     return subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True).stdout.split()[-1]
 
@@ -98,7 +98,7 @@ def peak(device):
 
 
 def parse_sizes(text):
-    """'64:16/8,128:32/16' -> [(64, 16, 8), (128, 32, 16)]: pixels, width of either network."""
+    """'64:16/8,128:32/16' -> [(64, 16, 8), (128, 32, 16)]: pixels and the widths of the two networks."""
     sizes = [tuple(map(int, part.replace('/', ':').split(':'))) for part in text.split(',')]
     if any(len(numbers) != 3 for numbers in sizes):
         raise ValueError(text)
@@ -106,27 +106,27 @@ def parse_sizes(text):
 
 
 def commands(flags, size, widths, batch):
-    """{name: command} of ours in each dtype, and of PyTorch in each variant."""
+    """{name: command} for ours in each dtype and for PyTorch in each variant."""
     shape = [f'--size={size}', f'--widths={widths[0]}/{widths[1]}', f'--batch={batch}']
-    found = {}
+    contenders = {}
     for dtype in flags.dtype.split(','):
         command = [sys.executable, '-m', 'benchmarks.ours', *shape, f'--dtype={dtype}']
         if flags.remat:
             command.append('--remat')
-        found[f'draem_jax {dtype}{" remat" if flags.remat else ""}'] = command
+        contenders[f'draem_jax {dtype}{" remat" if flags.remat else ""}'] = command
     if flags.pytorch:
         python = sys.executable if flags.pytorch == 'python' else flags.pytorch
         for variant in flags.variants.split(','):
             command = [python, '-m', 'benchmarks.pytorch_opponent', *shape, f'--variant={variant}']
             command.append(f'--threads={flags.threads}')
-            found[f'PyTorch {variant}'] = command
-    return found
+            contenders[f'PyTorch {variant}'] = command
+    return contenders
 
 
 def compete(running, work, repeats, steps):
-    """{name: seconds a step in each of the rounds} of all contenders, one after the other in every round."""
+    """{name: seconds a step in each round} of all contenders, which run one after the other in every round."""
     for one in running:
-        one.ask(work, steps)  # Compiles, and finds its memory.
+        one.ask(work, steps)  # Compiles, and allocates memory.
     seconds = {one.name: [] for one in running}
     for _ in range(repeats):
         for one in running:
@@ -142,9 +142,9 @@ def describe(one, facts, seconds, reference, work, batch):
         return row
     memory = one.ask('memory')
     median = statistics.median(seconds)
-    work_share = {'train': 3, 'predict': 1}[work]  # The way back takes two: gradients of inputs and of kernels.
+    work_share = {'train': 3, 'predict': 1}[work]  # The backward pass counts twice: gradients of inputs and of kernels.
     rate = 1e-12 * facts['forward_flops'] * batch * work_share / median
-    found = {
+    measured = {
         'seconds': seconds,
         'median': median,
         'least': min(seconds),
@@ -155,12 +155,12 @@ def describe(one, facts, seconds, reference, work, batch):
         'share_of_measured': rate / facts['matrix_tflops'],
         'relative': statistics.median(a / b for a, b in zip(seconds, reference, strict=True)) if reference else None,
     }
-    return row | found | (memory or {})
+    return row | measured | (memory or {})
 
 
 def check_parameters(facts):
-    """Raises SystemExit unless all contenders that answered have as many parameters."""
-    counts = {name: found['parameters'] for name, found in facts.items() if found}
+    """Raises SystemExit unless all contenders that answered have the same number of parameters."""
+    counts = {name: answer['parameters'] for name, answer in facts.items() if answer}
     if len(set(counts.values())) > 1:
         raise SystemExit(f'Error: the contenders are not the same networks: {counts} parameters.')
 
@@ -169,9 +169,9 @@ def check_losses(running):
     """Trains the first of ours and of PyTorch three steps from the same weights on one batch and compares the losses.
 
     Raises:
-        SystemExit: the first losses, which are of the same weights, differ by more than 1e-4 of their value. The
-            later ones, after updates, show the gradients; they are allowed 1e-2, for Adam's first steps have the sign
-            of a gradient whatever its size.
+        SystemExit: the first losses, which have the same weights, differ by more than 1e-4 of their value. The later
+            losses come after updates and so show the gradients. They may differ by 1e-2, because Adam's first steps
+            follow the sign of a gradient, however small the gradient is.
     """
     ours = next(one for one in running if one.name.startswith('draem_jax'))
     theirs = next((one for one in running if one.name.startswith('PyTorch')), None)
@@ -218,9 +218,13 @@ def main(work, doc):
     parser.add_argument('--batch', help='images a step; 8 on a CPU, 8,16,32,64 elsewhere')
     parser.add_argument('--dtype', help='of ours: float32 on a CPU, bfloat16,float32 elsewhere')
     parser.add_argument('--remat', action='store_true', help='ours with model.remat: less memory, more time')
-    parser.add_argument('--pytorch', help='a Python that has torch, or "python" for this one; without: ours alone')
+    parser.add_argument(
+        '--pytorch', help='a Python that has torch, or "python" for this one; without it, ours runs alone'
+    )
     parser.add_argument('--variants', help='of PyTorch: float32, tf32 or bfloat16, +channels_last, +compile')
-    parser.add_argument('--threads', type=int, default=0, help='of a CPU: all are pinned to so many cores; 0: to none')
+    parser.add_argument(
+        '--threads', type=int, default=0, help='pin all contenders to this many cores of a CPU; 0: do not pin'
+    )
     parser.add_argument('--repeats', type=int, default=15, help='rounds, whose median counts')
     parser.add_argument('--steps', type=int, default=3, help='steps in each round')
     parser.add_argument('--check', action='store_true', help='compare the losses of ours and of PyTorch first')
@@ -249,7 +253,7 @@ def main(work, doc):
             try:
                 for name, command in commands(flags, size, widths, batch).items():
                     running.append(Contender(name, command, flags.verbose))
-                    # Before the next one starts, beside which the rate of matrix products would say little.
+                    # Asked before the next one starts, which would slow the matrix products that are measured here.
                     facts[name] = running[-1].ask('facts')
                 check_parameters(facts)
                 ours = facts[running[0].name]

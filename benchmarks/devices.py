@@ -3,12 +3,12 @@
     python -m benchmarks.devices
     python -m benchmarks.devices --devices=1,2,4 --steps=20 --out=devices.json
 
-On a CPU the devices are virtual: processes of their own see the same cores as so many devices. The losses of some steps
-are compared with those of one device, from the first step on and from a later one. In float32 the order of a sum
-changes its last digits, and so deep a network with batch normalisation multiplies them step by step; how far that gets
-in some steps depends on --learning_rate. So one device is compared with itself as well, when a single weight of its
-state is another by its last bit. Then, in one process of two devices, the update mapped over both is timed
-against the plain jitted update on one, at the same global batch, in turns: only the former has all-reduces, one of the
+On a CPU the devices are virtual: processes of their own see the same cores as one, two or four devices. First the
+losses of some steps are compared with those of one device, from the first step on and from a later one. In float32 the
+order of a sum changes its last digits. A network this deep with batch normalisation multiplies the difference step by
+step; how far it gets depends on --learning_rate. So one device is also compared with itself after a single weight of
+its state was changed in its last bit. Then one process with two devices times the update mapped over both against the
+plain jitted update on one, at the same global batch, in turns: only the mapped one has all-reduces, one of the
 gradients and two of each batch normalisation.
 """
 
@@ -23,8 +23,8 @@ import time
 
 
 def make(size, widths, batch_size, learning_rate, *, axis_name):
-    """(networks, optimizer, initial state, batches from some step on): the quickstart's, at a size."""
-    from commands import command_line  # noqa: F401  It keeps TensorFlow quiet.
+    """The quickstart's (networks, optimizer, initial state, function of a step that gives the batches from it on)."""
+    from commands import command_line  # noqa: F401  This keeps TensorFlow quiet.
     from configs import quickstart
     from data import inputs, pipeline
     from draem_jax.model import networks
@@ -54,9 +54,10 @@ def make(size, widths, batch_size, learning_rate, *, axis_name):
 
 
 def losses(size, widths, batch_size, learning_rate, steps, state_file, *, saves=False, nudges=False):
-    """The loss of each of `steps` steps, over all devices that JAX sees, from the state in a file or from the start.
+    """The loss of each of `steps` steps over all devices that JAX sees.
 
-    With `saves` the last state is written to the file; with `nudges` one weight starts as the next larger number.
+    Training starts from the state in the file, or from the initial state if there is no file. With `saves` the last
+    state is written to the file; with `nudges` one weight starts as the next larger number.
     """
     import jax
     import numpy as np
@@ -75,18 +76,18 @@ def losses(size, widths, batch_size, learning_rate, steps, state_file, *, saves=
         arrays[-1].flat[0] = np.nextafter(arrays[-1].flat[0], np.float32(np.inf))
         state = state.replace(params=tree.unflatten(arrays))
     update = devices.parallel_update(make_update(model, optimizer))
-    found, fed = [], devices.prefetch(batches(int(state.step)))
+    values, fed = [], devices.prefetch(batches(int(state.step)))
     state = devices.replicate(state)
     for _ in range(steps):
         state, metrics, _ = update(state, next(fed))
-        found.append(float(jax.device_get(metrics['loss'])))
+        values.append(float(jax.device_get(metrics['loss'])))
     if saves:
         np.savez(state_file, **{str(k): leaf for k, leaf in enumerate(jax.tree.leaves(jax.device_get(state)))})
-    return found
+    return values
 
 
 def ratio(size, widths, batch_size, learning_rate, repeats):
-    """Seconds of a step: mapped over all devices, and jitted on one, in turns."""
+    """Seconds of each step, mapped over all devices and jitted on one, which take turns."""
     import jax
 
     from draem_jax import devices
@@ -99,7 +100,7 @@ def ratio(size, widths, batch_size, learning_rate, repeats):
     split = next(devices.prefetch([batch]))
     states['mapped'], updates['mapped'] = devices.replicate(state), lambda state: mapped(state, split)[:2]
 
-    # On one device an average over devices is what it is given.
+    # On one device the average over devices is the identity.
     model = model.clone(axis_name=None)
     whole = jax.device_put(batch, jax.devices()[0])
     averaging, devices.average = devices.average, lambda tree: tree
@@ -111,20 +112,20 @@ def ratio(size, widths, batch_size, learning_rate, repeats):
             start = time.perf_counter()
             states[name], metrics = update(states[name])
             jax.block_until_ready((states[name], metrics))
-            if k >= 2:  # Compiling, and warming up.
+            if k >= 2:  # The first two compile and warm up.
                 seconds[name].append(time.perf_counter() - start)
     devices.average = averaging
     return seconds
 
 
 def in_a_process(devices, *arguments):
-    """What this file, run in a process that sees so many devices, prints as JSON."""
+    """Runs this file in a process that sees this many devices; returns what it prints as JSON."""
     flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={devices}'
     command = [sys.executable, '-m', 'benchmarks.devices', *arguments]
     done = subprocess.run(
         command, env={**os.environ, 'XLA_FLAGS': flags}, stdout=subprocess.PIPE, text=True, check=True
     )
-    return json.loads(done.stdout.splitlines()[-1])  # Before it TFDS says that it prepares the data set.
+    return json.loads(done.stdout.splitlines()[-1])  # TFDS prints that it prepares the data set.
 
 
 def main():
@@ -141,7 +142,7 @@ def main():
     parser.add_argument('--part', choices=('losses', 'nudged', 'warm', 'ratio'), help=argparse.SUPPRESS)
     parser.add_argument('--state', default='', help=argparse.SUPPRESS)
     options = parser.parse_args()
-    # What the later comparison starts from is trained at the usual rate.
+    # The start of the later comparison is trained at the usual rate.
     rate = 1e-4 if options.part == 'warm' else options.learning_rate
     setting = (options.size, tuple(map(int, options.widths.split(','))), options.batch, rate)
     if options.part == 'ratio':
@@ -155,14 +156,14 @@ def main():
 
 
 def compare(options):
-    """Prints what this file is for."""
+    """Prints the comparisons of the file's docstring; writes them to `options.out`."""
     handed_on = [
         f'--{name}={getattr(options, name)}'
         for name in ('size', 'widths', 'batch', 'steps', 'repeats', 'later', 'learning_rate')
     ]
     counts = [int(count) for count in options.devices.split(',')]
     print(f'{options.steps} steps of {options.batch} images of {options.size} px, widths {options.widths}, float32')
-    found = {'losses': {}, 'largest_relative_difference': {}}
+    results = {'losses': {}, 'largest_relative_difference': {}}
     with tempfile.TemporaryDirectory() as folder:
         for first in (0, options.later):
             state = f'--state={folder}/{first}.npz'
@@ -173,23 +174,23 @@ def compare(options):
             compared['a last bit'] = in_a_process(counts[0], '--part=nudged', state, *handed_on)
             for name, values in compared.items():
                 differences = [abs(value - one) / one for value, one in zip(values, reference, strict=True)]
-                found['losses'][f'{name} from {first}'] = values
-                found['largest_relative_difference'][f'{name} from {first}'] = max(differences)
+                results['losses'][f'{name} from {first}'] = values
+                results['largest_relative_difference'][f'{name} from {first}'] = max(differences)
                 print(
                     f'from step {first}, {name}: first loss {values[0]:.7g}, last {values[-1]:.7g}, differs '
                     f'from that of {counts[0]} by {differences[0]:.1e} at first and {max(differences):.1e} at most',
                     flush=True,
                 )
-    found['seconds'] = in_a_process(2, '--part=ratio', *handed_on)
-    for name, seconds in found['seconds'].items():
+    results['seconds'] = in_a_process(2, '--part=ratio', *handed_on)
+    for name, seconds in results['seconds'].items():
         least, median, most = (1000 * value for value in (min(seconds), statistics.median(seconds), max(seconds)))
         print(f'{name:8} {median:8.1f} ms ({least:.1f} to {most:.1f})')
-    medians = {name: statistics.median(seconds) for name, seconds in found['seconds'].items()}
-    found['ratio'] = medians['mapped'] / medians['jitted']
-    print(f'two devices take {found["ratio"]:.3f} times as long as one with the same cores')
+    medians = {name: statistics.median(seconds) for name, seconds in results['seconds'].items()}
+    results['ratio'] = medians['mapped'] / medians['jitted']
+    print(f'two devices take {results["ratio"]:.3f} times as long as one with the same cores')
     if options.out:
         with open(options.out, 'w') as file:
-            json.dump(found, file, indent=2)
+            json.dump(results, file, indent=2)
 
 
 if __name__ == '__main__':

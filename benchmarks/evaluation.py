@@ -3,9 +3,9 @@
     python -m benchmarks.evaluation
     python -m benchmarks.evaluation --images=600,6000 --out=evaluation.json
 
-Everything that evaluate.py does with predictions is measured, the predictions themselves are drawn: `metrics` writes
-results and scores, `all` also the picture of every image, the sheets and the report. Each row is a process of its own;
-`idle` is its memory before the first image. Seconds are those of the processor, of all threads together.
+All that evaluate.py does with predictions is measured; the predictions themselves are drawn. `metrics` writes results
+and scores; `all` also writes the picture of every image, the sheets and the report. Each row is a process of its own;
+`idle` is its memory before the first image. Seconds are processor time, of all threads together.
 """
 
 import argparse
@@ -16,22 +16,23 @@ import pathlib
 import resource
 import tempfile
 import time
-import types
+from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
 
-import evaluate
 from draem_jax import run_directory
+from draem_jax.evaluation.evaluate import write_evaluation
 
 _DRAWN = 48  # different images; more of them would only take memory of their own
 _BATCH_SIZE = 16
 
 
-def draw_examples(size):
-    """Textured images with smooth reconstructions, maps and masks: dict of arrays over `_DRAWN` images."""
+def draw_examples(size: int) -> dict[str, np.ndarray]:
+    """Textured images with smooth reconstructions, maps and masks: arrays over `_DRAWN` images."""
     generator = np.random.default_rng(0)
-    found = {'image': [], 'reconstruction': [], 'map': [], 'mask': []}
+    examples: dict[str, list[np.ndarray]] = {'image': [], 'reconstruction': [], 'map': [], 'mask': []}
     for index in range(_DRAWN):
         coarse, fine = (generator.normal(0, spread, (side, side, 3)) for side, spread in ((16, 40), (size, 12)))
         image = np.clip(128 + cv2.resize(coarse, (size, size)) + fine, 0, 255).astype(np.uint8)
@@ -40,15 +41,15 @@ def draw_examples(size):
             center = generator.integers(size // 4, 3 * size // 4, 2).tolist()
             cv2.circle(mask, center, int(generator.integers(size // 16, size // 6)), 255, -1)
         logits = generator.normal(-6, 1.5, (size, size)) + 8 * cv2.GaussianBlur(mask / 255, (0, 0), size / 64)
-        found['image'].append(image)
-        found['reconstruction'].append(cv2.GaussianBlur(image, (0, 0), 1.5))
-        found['map'].append((1 / (1 + np.exp(-cv2.GaussianBlur(logits, (0, 0), 1)))).astype(np.float32))
-        found['mask'].append(mask[..., None])
-    return {name: np.stack(values) for name, values in found.items()}
+        examples['image'].append(image)
+        examples['reconstruction'].append(cv2.GaussianBlur(image, (0, 0), 1.5))
+        examples['map'].append((1 / (1 + np.exp(-cv2.GaussianBlur(logits, (0, 0), 1)))).astype(np.float32))
+        examples['mask'].append(mask[..., None])
+    return {name: np.stack(values) for name, values in examples.items()}
 
 
-def batches(examples, count):
-    """Batches as the reader yields them, and what `predict` is to say of them, under 'outputs'."""
+def batches(examples: dict[str, np.ndarray], count: int) -> Iterator[dict[str, Any]]:
+    """Batches as the reader yields them, with what `predict` is to return for them under 'outputs'."""
     for first in range(0, count, _BATCH_SIZE):
         indices = np.arange(first, min(first + _BATCH_SIZE, count))
         drawn = indices % _DRAWN
@@ -68,25 +69,22 @@ def batches(examples, count):
         }
 
 
-def measure(count, size, with_pictures):
-    """One evaluation of `count` images."""
+def measure(count: int, size: int, with_pictures: bool) -> dict[str, Any]:
+    """What one evaluation of `count` images costs."""
     examples = draw_examples(size)
-    options = types.SimpleNamespace(
-        mask_rule='half', aupro_max_fpr=0.3, score_window=21, report=with_pictures, sheet_rows=8 * with_pictures
-    )
-    about = {
+    about: dict[str, Any] = {
         'step': 1,
         'dataset': {'name': 'drawn', 'category': '', 'image_size': [size, size], 'note': None},
         'options': {'aupro_max_fpr': 0.3, 'score_window': 21, 'mask_rule': 'half'},
     }
-    said = []
+    waiting: list[dict[str, np.ndarray]] = []
 
-    def predict(variables, images):
-        return {name: value[None] for name, value in said.pop().items()}
+    def predict(variables: dict[str, Any], images: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: value[None] for name, value in waiting.pop().items()}
 
-    def remembered():
+    def batches_to_predict() -> Iterator[dict[str, Any]]:
         for batch in batches(examples, count):
-            said.append(batch.pop('outputs'))
+            waiting.append(batch.pop('outputs'))
             yield batch
 
     start = time.process_time()
@@ -96,14 +94,15 @@ def measure(count, size, with_pictures):
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as workdir:
         start = time.process_time()
-        evaluate.write_evaluation(
+        write_evaluation(
             workdir,
             run_directory.evaluation_folder(workdir, about['step']),
             about,
             predict,
-            None,
-            remembered(),
-            options,
+            {},
+            batches_to_predict(),
+            sheet_rows=8 * with_pictures,
+            has_report=with_pictures,
         )
         seconds = time.process_time() - start - drawing
         folder = run_directory.evaluation_folder(workdir, 1)
@@ -118,7 +117,7 @@ def measure(count, size, with_pictures):
     }
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--images', default='600,6000', help='numbers of test images')
     parser.add_argument('--size', type=int, default=256, help='height and width in pixels')

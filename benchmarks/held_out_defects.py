@@ -1,11 +1,11 @@
-"""How well runs find drawn defects on their held-out normal images: to choose settings without a look at test images.
+"""How well runs find drawn defects on their held-out normal images: to choose settings without the test images.
 
     python -m benchmarks.held_out_defects runs/one runs/another
 
-Lines, soft spots, wide stains and rough patches are drawn on the normal images that a run keeps for validation, by
-another process than the anomalies it was trained on. Prints, for each run and each window of the image score, the AUROC
-of each kind against the same images without a defect, and the mean over the kinds. Compare runs that hold out the same
-images.
+Lines, soft spots, wide stains and rough patches are drawn on the normal images that a run keeps for validation; the
+anomalies of its training are made by another process. Prints, for each run and each window of the image score, the
+AUROC of each kind against the same images without a defect, and the mean over the kinds. Compare runs that hold out the
+same images.
 """
 
 import argparse
@@ -42,9 +42,9 @@ def draw(rng, kind):
 
 
 def draw_all(normals):
-    """(images uint8 [N, SIZE, SIZE, 3], kinds [N]): the normal images, 'good', and as many of each kind, twice.
+    """(images uint8 [N, SIZE, SIZE, 3], kinds [N]): the normal images, 'good', then each kind on each image twice.
 
-    A defect darkens seven times in ten, by 15 to 60 %, and brightens otherwise.
+    Seven defects in ten darken, by 15 to 60 %, the others brighten.
     """
     pictures, kinds = list(normals), ['good'] * len(normals)
     for kind in KINDS:
@@ -75,17 +75,17 @@ def measure(workdir):
     filler = np.zeros((-len(pictures) % _BATCH_SIZE, *size, 3), np.uint8)
     batches = np.concatenate([pictures, filler]).reshape(-1, _BATCH_SIZE, *size, 3)
     maps = np.concatenate([predict(variables, batch)['map'] for batch in batches])[: len(pictures)]
-    found = {}
+    aurocs = {}
     for window in WINDOWS:
         scores = np.asarray(scoring.image_score(maps, window))
         good = scores[kinds == 'good']
-        found[window] = {
+        aurocs[window] = {
             kind: metrics.roc_auc_score(
                 np.repeat([0, 1], [len(good), (kinds == kind).sum()]), np.concatenate([good, scores[kinds == kind]])
             )
             for kind in KINDS
         }
-    return found
+    return aurocs
 
 
 def main():
@@ -94,8 +94,8 @@ def main():
     flags = parser.parse_args()
     print(f'{"run":20}{"window":>8}{"mean":>8}' + ''.join(f'{kind:>8}' for kind in KINDS))
     for workdir in flags.workdirs:
-        for window, found in measure(workdir).items():
-            values = [np.mean(list(found.values())), *found.values()]
+        for window, aurocs in measure(workdir).items():
+            values = [np.mean(list(aurocs.values())), *aurocs.values()]
             print(
                 f'{pathlib.Path(workdir).name:20}{window:8}' + ''.join(f'{value:8.3f}' for value in values), flush=True
             )

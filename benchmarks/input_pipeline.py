@@ -3,10 +3,10 @@
     python -m benchmarks.input_pipeline
     python -m benchmarks.input_pipeline --sizes=256 --cores=1 --out=input_pipeline.json
 
-Images and textures are random pixels in memory, which cost as much as real ones: `official` preset, batches of 8. Each
-figure comes from a process of its own that may run on so many cores and no more, and makes as many examples at a time.
-A part's cost is the difference between runs with and without it, all on one core, so the parts add up.
-Examples/s are the median over --repeats, after a first run that is not counted, with the least and the most.
+The preset is `official`, the batch size 8. Images and textures are random pixels in memory, which cost as much as real
+ones. Each figure comes from a process of its own, which is pinned to the given number of cores and makes as many
+examples at a time. A part's cost is the difference between runs with and without it, all on one core, so the parts add
+up. Examples/s are the median over --repeats, with the least and the most; a first run is not counted.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import sys
 import time
 
 BATCH_SIZE = 8
-# Each run adds one part to the one before it: (what it adds, options of data.synthesis.example.make_example).
+# Each run adds one part to the one before it. Part: options of data.synthesis.example.make_example, or textures.
 _CLEAN = {'anomaly_probability': 0.0, 'rotation_probability': 0.0}
 _TINY_MASKS = {'mask_threshold': (1.0, 1.0)}
 PARTS = {
@@ -32,7 +32,7 @@ PARTS = {
 
 
 def measure(size, seconds, repeats, options):
-    """Examples/s of `repeats` runs of so many seconds each, in this process and on the cores it may use."""
+    """Examples/s of `repeats` runs of `seconds` each, in this process and on the cores it may use."""
     import numpy as np
 
     from data import pipeline
@@ -52,7 +52,7 @@ def measure(size, seconds, repeats, options):
 
 
 def measure_apart(size, cores, seconds, repeats, options):
-    """`measure` in a process of its own on the first of the cores that this one may use."""
+    """`measure` in a process of its own, on the first `cores` of the cores that this one may use."""
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     code = (
         f'import json, os; os.sched_setaffinity(0, {allowed})\n'

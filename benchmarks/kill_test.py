@@ -1,14 +1,14 @@
-"""Kills a training again and again, at random moments, and compares its end with that of one left in peace.
+"""Kills a training again and again, at random moments, and compares its end with that of an undisturbed one.
 
     python -m benchmarks.kill_test
     python -m benchmarks.kill_test --kills=5 --out=kill_test.json
     python -m benchmarks.kill_test --kills=3 --signal=SIGTERM
 
 Runs train.py, in processes of its own, on a tiny drawn data set with a checkpoint every few steps. Each kill is a
-SIGKILL: three of four at a random moment of the training, when saves are under way most of the time, the others while
-the process starts. With SIGTERM all of them come during the training, which has to save and leave with 42. Every
-restart must go on from the newest checkpoint on disk, and the last one must end with the same bits in parameters, batch
-statistics and optimizer state, and one log line for each step. Exit code 1 where it does not.
+SIGKILL. Three of four come at a random moment of the training, when saves are under way most of the time, the others
+while the process starts. With SIGTERM all come during the training, which has to save and leave with 42. Every restart
+must go on from the newest checkpoint on disk. The last one must end with the same bits in parameters, batch statistics
+and optimizer state, and with one log line for each step. The exit code is 1 if any of this fails.
 """
 
 import argparse
@@ -38,7 +38,7 @@ CONFIG = {
 
 
 class Training:
-    """train.py in a process of its own; `lines` is what it has printed so far."""
+    """train.py in a process of its own; `lines` holds what it has printed so far."""
 
     def __init__(self, workdir, root, steps):
         flags = {**CONFIG, 'dataset.root': root, 'training.steps': steps}
@@ -56,7 +56,7 @@ class Training:
         self._reader.start()
 
     def wait_for_training(self):
-        """Returns once the first step is made, or the process has ended."""
+        """Returns when the first step is done or the process has ended."""
         while self.exit_code() is None and not any(line.startswith('First step') for line in list(self.lines)):
             time.sleep(0.02)
 
@@ -73,10 +73,10 @@ class Training:
         return self._process.returncode
 
     def first_step(self):
-        """The step that it said it goes on from; 0 for a fresh start, None where it did not come so far."""
+        """The step from which it said it goes on: 0 for a fresh start, None if it ended before it said so."""
         for line in self.lines:
-            if found := re.match(r'Going on from step (\d+)', line):
-                return int(found[1])
+            if match := re.match(r'Going on from step (\d+)', line):
+                return int(match[1])
         return 0 if any(line.startswith('First step') for line in self.lines) else None
 
 
@@ -92,13 +92,13 @@ def arrays(workdir, step):
     import numpy as np
     import orbax.checkpoint as ocp
 
-    found = {}
+    leaves = {}
     for item in ('variables', 'progress'):
         tree = ocp.PyTreeCheckpointer().restore(workdir.resolve() / 'checkpoints' / str(step) / item)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             leaf = np.asarray(leaf)
-            found[item + jax.tree_util.keystr(path)] = (leaf.dtype.name, leaf.shape, leaf.tobytes())
-    return found
+            leaves[item + jax.tree_util.keystr(path)] = (leaf.dtype.name, leaf.shape, leaf.tobytes())
+    return leaves
 
 
 def logged(workdir):
@@ -108,7 +108,7 @@ def logged(workdir):
 
 
 def measure(folder, kills, steps, seconds, seed, number):
-    """Runs it all, with signal `number`; a dict of plain values."""
+    """Runs the undisturbed training and the killed one, with signal `number`; returns a dict of plain values."""
     expected_code = 42 if number == signal.SIGTERM else -number
     draw = random.Random(seed)
     whole, killed, root = folder / 'whole', folder / 'killed', folder / 'data'
@@ -152,7 +152,7 @@ def measure(folder, kills, steps, seconds, seed, number):
             break  # It ended before its kill.
     training = Training(killed, root, steps)
     code = training.end()
-    wanted, found = arrays(whole, steps), arrays(killed, steps)
+    expected, actual = arrays(whole, steps), arrays(killed, steps)
     return {
         'steps': steps,
         'kills': sum(row['exit_code'] == expected_code for row in rows),
@@ -162,9 +162,9 @@ def measure(folder, kills, steps, seconds, seed, number):
         )
         + (training.first_step() not in (None, expected_step)),
         'last_exit_code': code,
-        'arrays': len(wanted),
-        'arrays_that_differ': sum(wanted[path] != found.get(path) for path in wanted)
-        + len(found.keys() - wanted.keys()),
+        'arrays': len(expected),
+        'arrays_that_differ': sum(expected[path] != actual.get(path) for path in expected)
+        + len(actual.keys() - expected.keys()),
         'log_lines_wrong': logged(killed) != logged(whole)
         or [step for step, _ in logged(killed)] != [*range(1, steps + 1)],
         'rows': rows,
@@ -182,18 +182,18 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         number = signal.Signals[options.signal]
-        found = measure(pathlib.Path(folder), options.kills, options.steps, options.seconds, options.seed, number)
-    for name, value in found.items():
+        results = measure(pathlib.Path(folder), options.kills, options.steps, options.seconds, options.seed, number)
+    for name, value in results.items():
         if name != 'rows':
             print(f'{name.replace("_", " "):22} {value}')
     if options.out:
-        pathlib.Path(options.out).write_text(json.dumps(found, indent=2) + '\n')
+        pathlib.Path(options.out).write_text(json.dumps(results, indent=2) + '\n')
     sys.exit(
         bool(
-            found['wrong_restarts']
-            or found['last_exit_code']
-            or found['arrays_that_differ']
-            or found['log_lines_wrong']
+            results['wrong_restarts']
+            or results['last_exit_code']
+            or results['arrays_that_differ']
+            or results['log_lines_wrong']
         )
     )
 

@@ -1,4 +1,4 @@
-"""Our side of `train_step` and `inference`: started by them, does what each line of its standard input says.
+"""Our side of `train_step` and `inference`, which start it: does what each line of its standard input says.
 
 facts            parameters, products, device, a measured rate of matrix products, versions
 train N          N training steps: seconds each
@@ -39,7 +39,7 @@ def score_window(size):
 
 
 def matrix_rate(dtype):
-    """The best of some TFLOP/s of a square matrix product in `dtype` on the first device."""
+    """TFLOP/s of a square matrix product in `dtype` on the first device, the best of five measurements."""
     side = 1024 if jax.default_backend() == 'cpu' else 8192
     product = jax.jit(lambda a, b: a @ b)
     a = jnp.ones((side, side), dtype)
@@ -55,7 +55,7 @@ def matrix_rate(dtype):
 
 
 def ordered(tree):
-    """The leaves of a tree of parameters in the order in which the networks use them, as PyTorch lists its own."""
+    """The leaves of a tree of parameters in the order in which the networks use them: PyTorch lists its own so."""
 
     def key(item):
         path = jax.tree_util.keystr(item[0], simple=True, separator='/')
@@ -66,7 +66,7 @@ def ordered(tree):
 
 
 class Side:
-    """Answers the requests that the file's docstring lists, each by the method of its name."""
+    """Answers the requests that the file's docstring lists, each with the method of its name."""
 
     def __init__(self, size, widths, batch, dtype, remat):
         options = {'reconstructive_width': widths[0], 'discriminative_width': widths[1], 'dtype': dtype}
@@ -119,13 +119,13 @@ class Side:
     def losses(self, path):
         weights = ordered(self._variables['params'])
         np.savez(path, **{f'weight_{k:03}': value for k, value in enumerate(weights)}, **self._batch)
-        state, found = devices.replicate(self._start), []
+        state, losses = devices.replicate(self._start), []
         for _ in range(3):
             state, metrics, _ = self._update(state, devices.split(self._batch))
-            found.append({name: float(metrics[name]) for name in ('loss', 'l2', 'ssim', 'focal')})
+            losses.append({name: float(metrics[name]) for name in ('loss', 'l2', 'ssim', 'focal')})
         variables = {'params': state.params, 'batch_stats': state.batch_stats}
         outputs = devices.predict_batch(self._predict, variables, self._batch['augmented'])
-        return {'losses': found, 'map_mean': float(outputs['map'].mean())}
+        return {'losses': losses, 'map_mean': float(outputs['map'].mean())}
 
     def memory(self):
         stats = jax.devices()[0].memory_stats()

@@ -1,4 +1,4 @@
-"""DRAEM in PyTorch, for `train_step` and `inference` to compete with: the same networks, losses, optimizer, outputs.
+"""DRAEM in PyTorch, which `train_step` and `inference` compete with: the same networks, losses, optimizer, outputs.
 
 Written as a PyTorch user would write it well: channels first, convolutions without a bias in front of a normalisation,
 ReLU in place, the Gaussian means of SSIM as one separable grouped convolution over all maps, the focal loss from
@@ -134,7 +134,7 @@ def losses(reconstruction, logits, image, mask, window):
 
 
 class Side:
-    """Answers the requests, each by the method of its name."""
+    """Answers the requests, each with the method of its name."""
 
     def __init__(self, size, widths, batch, variant):
         words = variant.split('+')
@@ -167,11 +167,11 @@ class Side:
         self._wait()
         start = time.perf_counter()
         for _ in range(int(count)):
-            found = self._step()
+            parts = self._step()
         self._wait()
         seconds = (time.perf_counter() - start) / int(count)
         self._let_go()
-        return {'seconds': seconds, 'loss': float(found['loss'])}
+        return {'seconds': seconds, 'loss': float(parts['loss'])}
 
     def predict(self, count):
         self._outputs()
@@ -191,8 +191,8 @@ class Side:
         for name in ('image', 'augmented'):
             self._batch[name] = torch.from_numpy(file[name].transpose(0, 3, 1, 2).copy())
         self._batch['mask'] = torch.from_numpy(file['mask'][..., 0])
-        found = [{name: float(value) for name, value in self._step().items()} for _ in range(3)]
-        return {'losses': found, 'map_mean': float(self._outputs()['map'].mean())}
+        steps = [{name: float(value) for name, value in self._step().items()} for _ in range(3)]
+        return {'losses': steps, 'map_mean': float(self._outputs()['map'].mean())}
 
     def memory(self):
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -205,10 +205,10 @@ class Side:
         self._optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self._device, torch.bfloat16, enabled=self._autocast):
             reconstruction, logits = self._call(augmented)
-        found = losses(reconstruction.float(), logits.float(), image, mask, self._window)
-        found['loss'].backward()
+        parts = losses(reconstruction.float(), logits.float(), image, mask, self._window)
+        parts['loss'].backward()
         self._optimizer.step()
-        return {name: value.detach() for name, value in found.items()}
+        return {name: value.detach() for name, value in parts.items()}
 
     def _outputs(self):
         self._model.eval()
@@ -218,8 +218,8 @@ class Side:
             half = self._score_window // 2
             means = F.avg_pool2d(maps[:, None], self._score_window, 1, half, count_include_pad=True)
             visible = (255 * reconstruction.float().clamp(0, 1)).round().to(torch.uint8)
-            found = {'reconstruction': visible, 'map': maps, 'score': means.amax((1, 2, 3))}
-            return {name: value.cpu().numpy() for name, value in found.items()}
+            outputs = {'reconstruction': visible, 'map': maps, 'score': means.amax((1, 2, 3))}
+            return {name: value.cpu().numpy() for name, value in outputs.items()}
 
     def _images(self, name):
         images = self._batch[name].to(self._device, non_blocking=True)
@@ -230,7 +230,7 @@ class Side:
             torch.cuda.synchronize()
 
     def _let_go(self):
-        """The card's memory is for the next contender, who may need all of it."""
+        """Frees the card's memory, because the next contender may need all of it."""
         if self._cuda:
             torch.cuda.empty_cache()
 
@@ -241,7 +241,7 @@ def main():
     parser.add_argument('--widths', required=True)
     parser.add_argument('--batch', type=int, required=True)
     parser.add_argument('--variant', default='float32')
-    parser.add_argument('--threads', type=int, default=0, help='of a CPU; 0: as many as PyTorch takes')
+    parser.add_argument('--threads', type=int, default=0, help='of a CPU; 0: as many as PyTorch chooses')
     flags = parser.parse_args()
     if flags.threads:
         torch.set_num_threads(flags.threads)

@@ -1,10 +1,10 @@
-"""How far detectors without learning get on the simulated data set: the test must not be won by brightness alone.
+"""How far detectors without learning get on the simulated data set: brightness alone must not win the test.
 
     python -m benchmarks.simulated_difficulty --category=metal --out=difficulty.json
 
-One knows the mean and the deviation of every pixel over the training images and calls a pixel anomalous by its
-distance from the mean in deviations; the other is the quickstart's network with its initial weights. Prints a table
-and, with --out, writes the same as JSON; exit code 1 where a detector gets further than `LIMITS`.
+One detector knows the mean and the deviation of every pixel over the training images; its score is the distance of a
+pixel from the mean, in deviations. The other is the quickstart's network with its initial weights. Prints a table and,
+with --out, writes the same as JSON; the exit code is 1 if a detector exceeds `LIMITS`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from configs import quickstart
 from data.sets.simulated import drawing
 from draem_jax.model import networks, scoring
 
-# What leaves room for a trained network.
+# Detectors below these leave room for a trained network.
 LIMITS = {
     'z-score': {'image_auroc': 0.85, 'pixel_ap': 0.30},
     'untrained': {'image_auroc': 0.65},

@@ -1,12 +1,12 @@
-"""Seconds until something happens: from a command to the first training step, and to the prediction of one image.
+"""Seconds of a start: from a command to the first training step, and to the prediction of one image.
 
     python -m benchmarks.start_up
     python -m benchmarks.start_up --cores=1 --repeats=3 --out=start_up.json
 
-`train` is train.py with the quickstart's config, until it says that the first step is made; the data set was drawn
+`train` is train.py with the quickstart's config, until it says that the first step is done; the data set was drawn
 before. `predict` is predict.py, from start to end, on one photograph of 2000 x 1500 pixels with networks of full
 size. Cold: the folder of compiled programs is empty; warm: another process has filled it. Every run is a new process;
-those of different kinds are taken in turns, and medians count.
+the kinds of runs take turns, and medians count.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def write_photo(path):
 
 
 def in_another_process(name, *arguments):
-    """Calls a function of this file elsewhere: this process stays as light as a shell."""
+    """Calls a function of this file in another process, so that this one stays as light as a shell."""
     code = f'from benchmarks import start_up; start_up.{name}(*{arguments!r})'
     subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, env=os.environ | quiet())
 
@@ -78,7 +78,7 @@ def seconds_to_first_step(cache, data, overrides=()):
 
 
 def seconds_to_predict(cache, run, photo):
-    """Runs predict.py on one image; raises SystemExit where it fails or imports TensorFlow."""
+    """Runs predict.py on one image; raises SystemExit if it fails or imports TensorFlow."""
     code = (
         'import runpy, sys\n'
         'try:\n'
@@ -103,7 +103,7 @@ def seconds_to_predict(cache, run, photo):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--cores', type=int, default=0, help='pinned to so many; 0: to none')
+    parser.add_argument('--cores', type=int, default=0, help='pin to this many; 0: do not pin')
     parser.add_argument('--repeats', type=int, default=3)
     parser.add_argument('--only', choices=('train', 'predict'), help='one of the two')
     parser.add_argument('--out', help='a JSON file for the figures')

@@ -1,9 +1,11 @@
-"""Flags and exit codes of the scripts: 0 done, others as draem_jax.errors says, with one line."""
+"""Flags and exit codes of the scripts: 0 for done; for the others, each with one line, see draem_jax.errors."""
 
 import itertools
 import os
 import re
 import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -12,33 +14,33 @@ from commands import config_checks
 from configs import default
 from draem_jax.errors import Preempted, UserError
 
-# Before TensorFlow is imported: no start-up messages beside ours. It announces oneDNN whatever the log level, and the
-# pipeline is as fast without.
+# TensorFlow reads these when it is imported. It shall print nothing beside our own lines. It announces oneDNN at every
+# log level, so oneDNN is off; the pipeline is as fast without.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-# TensorFlow then leaves Keras alone until somebody asks for it: it would import scikit-learn and SciPy's statistics.
+# With this TensorFlow imports Keras only when Keras is used. Keras imports scikit-learn and SciPy's statistics.
 os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
 
-def define_config_file():
-    """--config=FILE[:ARG] and --config.section.field=VALUE: an experiment, for scripts that start a run."""
+def define_config_file() -> None:
+    """Defines --config=FILE[:ARG] and --config.section.field=VALUE, for scripts that start a run."""
     config_flags.DEFINE_config_file('config', None, 'Experiment file, with its argument after a colon.')
     # --help shows what the script's own file defines.
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['config'])
 
 
-def config_file():
-    """What --config was given: the file, with its argument after a colon; after `define_config_file`."""
+def config_file() -> str:
+    """The value of --config, the file with its argument after a colon; call `define_config_file` before."""
     return config_flags.get_config_filename(flags.FLAGS['config'])
 
 
-def define_config_overrides():
-    """--config.section.field=VALUE alone: changes to the config of an existing run, read with `changes`."""
+def define_config_overrides() -> None:
+    """Defines --config.section.field=VALUE alone: changes to the config of an existing run. `changes` reads them."""
     config_flags.DEFINE_config_dict('config', default.get_config(), 'Changes to the config of the run.')
 
 
-def define_hosts():
-    """The flags of a run in several processes; read them with `hosts`."""
+def define_hosts() -> None:
+    """Defines the flags of a run in several processes. `hosts` reads them."""
     flags.DEFINE_bool(
         'distributed',
         False,
@@ -52,8 +54,8 @@ def define_hosts():
     )
 
 
-def hosts():
-    """The arguments of `draem_jax.devices.connect`, or None for a single process; after `define_hosts`."""
+def hosts() -> dict[str, Any] | None:
+    """The arguments of `draem_jax.devices.connect`, or None for a single process; call `define_hosts` before."""
     values = flags.FLAGS
     named = {name: values[name].value for name in ('coordinator', 'process_count', 'process_index')}
     if not values.distributed and all(value is None for value in named.values()):
@@ -61,23 +63,25 @@ def hosts():
     return {**named, 'heartbeat_timeout_seconds': values.heartbeat_timeout}
 
 
-def changes():
-    """What the command line changes, as {'section.field': value}; after either of the two above."""
+def changes() -> dict[str, Any]:
+    """What the command line changes in the config, as {'section.field': value}."""
     return config_flags.get_override_values(flags.FLAGS['config'])
 
 
-def main(script, *, takes_arguments=False, leave=sys.exit):
+def main(
+    script: Callable[..., int | None], *, takes_arguments: bool = False, leave: Callable[[int], NoReturn] = sys.exit
+) -> NoReturn:
     """Parses the flags, calls `script` and ends the process with the exit code it returns (None is 0).
 
     Args:
-        script: function without arguments; with `takes_arguments`, of a list of strings.
-        takes_arguments: whether the command line may hold what is no flag, such as the names of files, before, between
-            and after the flags. What follows `--` is no flag whatever it starts with.
-        leave: what ends the process after an error, given its exit code.
+        script: takes no argument, or with `takes_arguments` a list of strings.
+        takes_arguments: whether the command line may hold words that are no flags, such as names of files. They may
+            stand before, between and after the flags. After `--` every word is one, even with dashes in front.
+        leave: ends the process after a UserError of the script, given the exit code.
     """
-    logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
+    logging.set_verbosity(logging.WARNING)  # At INFO Orbax prints a line for every file.
 
-    def guarded(arguments):
+    def guarded(arguments: list[str]) -> int | None:
         if len(arguments) > 1 and not takes_arguments:
             _fail(f"Unexpected argument '{arguments[1]}'. Flags are written --name=value.")
         try:
@@ -91,28 +95,28 @@ def main(script, *, takes_arguments=False, leave=sys.exit):
     app.run(guarded, flags_parser=_parse)
 
 
-def _parse(arguments):
+def _parse(arguments: list[str]) -> list[str]:
     try:
         for argument in itertools.takewhile(lambda argument: argument != '--', arguments[1:]):
             if override := re.match(r'--?(?:no)?config\.([^=]*)', argument):
                 config_checks.check_name(override[1])
         rest = flags.FLAGS(arguments)
         if 'config' in flags.FLAGS:
-            hasattr(flags.FLAGS.config, 'dataset')  # A file that is not there is only reported at the first look.
+            hasattr(flags.FLAGS.config, 'dataset')  # The first access reports a missing file: let it be here.
         return rest
     except SystemExit:
-        sys.exit(0)  # After --help, where absl takes 1.
+        sys.exit(0)  # absl leaves with 1 after --help.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
-        # ml_collections reports a wrong field, type or file with whichever of these is at hand.
+        # ml_collections reports a wrong field, type or file with any of these.
         return _fail(_one_line(error))
 
 
-def _one_line(error):
+def _one_line(error: Exception) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
     lines = [line.strip() for line in str(text).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
-def _fail(line, exit_code=1, leave=sys.exit):
+def _fail(line: str, exit_code: int = 1, leave: Callable[[int], NoReturn] = sys.exit) -> NoReturn:
     print(f'Error: {line}', file=sys.stderr)
     leave(exit_code)

@@ -1,15 +1,21 @@
-"""What values a config may hold; everything that can be said before a file is read or a device is touched."""
+"""Checks a config for everything that shows before a file is read or a device is touched."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import default
 from draem_jax.errors import UserError
 
-# Field -> (test, what is expected). Sizes and probabilities of `synthesis` are checked by data.synthesis.
-_positive = (lambda value: value > 0, 'a number above 0')
-_at_least_0 = (lambda value: value >= 0, '0 or more')
-_at_least_1 = (lambda value: value >= 1, '1 or more')
-_RULES = {
+# (whether a value is allowed, what is expected)
+Rule = tuple[Callable[[Any], bool], str]
+
+_positive: Rule = (lambda value: value > 0, 'a number above 0')
+_at_least_0: Rule = (lambda value: value >= 0, '0 or more')
+_at_least_1: Rule = (lambda value: value >= 1, '1 or more')
+# data.synthesis checks the sizes and probabilities of the section `synthesis`.
+_RULES: dict[str, Rule] = {
     'dataset.image_size': (
         lambda size: len(size) == 2 and all(isinstance(side, int) and side >= 32 and side % 32 == 0 for side in size),
         '(height, width), both multiples of 32',
@@ -38,7 +44,8 @@ _RULES = {
         'fractions in (0, 1), ascending',
     ),
     'optimizer.warmup_steps': _at_least_0,
-    'training.seed': (lambda value: 0 <= value < 2**31 - 3, 'in [0, 2^31 - 3)'),  # Those above are others' seeds.
+    # The seeds above belong to the validation and to the simulated test.
+    'training.seed': (lambda value: 0 <= value < 2**31 - 3, 'in [0, 2^31 - 3)'),
     'training.batch_size': _at_least_1,
     'training.accumulation_slices': _at_least_1,
     'training.epochs': _at_least_1,
@@ -60,7 +67,7 @@ _RULES = {
 }
 
 
-def check_name(path):
+def check_name(path: str) -> None:
     """Raises UserError unless `path`, 'section.field', is a field of configs/default.py."""
     known = default.get_config()
     section, _, field = path.partition('.')
@@ -70,12 +77,12 @@ def check_name(path):
         raise UserError(f'Unknown field config.{path}. Known: {", ".join(known[section])}.')
 
 
-def config_of_run(values, changes):
+def config_of_run(values: dict[str, Any], changes: Mapping[str, Any]) -> ConfigDict:
     """The config of an existing run, checked.
 
     Args:
-        values: nested dict, from `run_directory.read_config`. Fields that the version that wrote it did not know take
-            their defaults, which always mean what was done before there was a choice.
+        values: nested dict, from `run_directory.read_config`. Fields that are newer than the run take their defaults:
+            the default of a new field always means what was done before the field existed.
         changes: {'section.field': value} that replace some.
 
     Returns:
@@ -94,7 +101,7 @@ def config_of_run(values, changes):
     return config
 
 
-def check(config):
+def check(config: ConfigDict | None) -> None:
     """Raises UserError, in one line, for the first field that is missing, unknown or out of its range."""
     if config is None:
         raise UserError('Which experiment? Pass --config=configs/<name>.py, such as --config=configs/quickstart.py.')

@@ -12,13 +12,15 @@ Published, mean of fifteen categories, image AUROC; pixel AUROC / AP:
     opacity            opacity, textures as they are                  97.9; 97.1 / 68.4
     full               both                                           98.0; 97.3 / 68.4
 
-With `colours` leave out the texture root. ImageNet for DTD (97.9; 97.0 / 67.9) is configs/mvtec.py with another
---config.dataset.texture_root. The table's first rows change the networks, which has no config here. The sizes of the
-paper's rectangles are not stated; ours are CutPaste's (data/synthesis/masks.py).
+Leave out the texture root with `colours`. ImageNet instead of DTD (97.9; 97.0 / 67.9) is configs/mvtec.py with another
+--config.dataset.texture_root. The first rows of the paper's table change the networks and have no config here. The
+paper does not state the sizes of its rectangles; ours are CutPaste's (data/synthesis/masks.py).
 
 References:
     Zavrtanik, Kristan, Skocaj, DRAEM, ICCV 2021, section 4.3.
 """
+
+from ml_collections import ConfigDict
 
 from configs import mvtec
 
@@ -32,8 +34,8 @@ CHANGES = {
 }
 
 
-def get_config(arg='full,bottle'):
-    """Args: arg: the ablation, the category and perhaps the preset: 'colours,bottle' or 'colours,bottle,paper'."""
+def get_config(arg: str = 'full,bottle') -> ConfigDict:
+    """`arg` is the ablation, the category and optionally the preset: 'colours,bottle' or 'colours,bottle,paper'."""
     ablation, _, rest = (arg or 'full,bottle').partition(',')
     if ablation not in CHANGES:
         raise ValueError(f'configs/ablations.py:{arg}: expected one of {", ".join(CHANGES)} after the colon.')

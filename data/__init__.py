@@ -1,4 +1,4 @@
-"""Data sets and the input pipeline. Importing this registers the builders with TFDS, without TensorFlow."""
+"""Data sets and the input pipeline. Importing this registers the builders with TFDS and does not import TensorFlow."""
 
 from data.sets.builders import category_names, make_builder, make_builders
 

@@ -1,7 +1,7 @@
 """Banks: many images of one size, of which a training takes one at a time.
 
-Anything serves as a bank that has a `shape` ([N, H, W, C]), a `dtype`, and gives an array for an index. The config's
-`dataset.cache` chooses where a bank keeps decoded images between two looks at them; the pixels are the same:
+The config's `dataset.cache` chooses where a bank keeps decoded images between two looks at them; the pixels are the
+same:
 
     memory    one uint8 array: H x W x 3 bytes an image
     disk      the same array as a memory-mapped file, made once; for more images than fit in memory
@@ -14,6 +14,8 @@ import json
 import os
 import pathlib
 import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,18 +23,67 @@ from draem_jax.errors import UserError
 
 CACHES = ('memory', 'disk', 'none')
 
-# What stands for a bank of textures where there is none.
+# A source of textures may be one of these words instead of a bank.
 COLOUR = 'colour'  # a plain random colour for each example, which is not augmented
 SELF = 'self'  # a patch of another normal image
 
 
-def default_cache_folder():
+class Bank(Protocol):
+    """What serves as a bank: a NumPy array does, and so do the classes below."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, H, W, C]."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of the pixels."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        """One image, [H, W, C]."""
+
+
+def make_bank(
+    decode_all: Callable[[], Iterable[np.ndarray]],
+    shape: Sequence[int],
+    *,
+    cache: str,
+    cache_folder: str,
+    identify: Callable[[], list],
+    on_demand: Bank | None = None,
+) -> Bank:
+    """A bank that keeps its images as the config's `dataset.cache` says.
+
+    Args:
+        decode_all: returns the images, uint8 [H, W, 3], in order; not called where they are already on disk.
+        shape: [N, H, W, 3].
+        cache: one of `CACHES`.
+        cache_folder: as `folder` of `on_disk`.
+        identify: returns the `identity` of `on_disk`; called for 'disk' only, since it looks at every file.
+        on_demand: the bank for 'none'. Callers that have none refuse 'none' themselves.
+
+    Raises:
+        UserError: a file cannot be decoded, or the file of 'disk' cannot be written.
+    """
+    if cache == 'memory':
+        return in_memory(decode_all(), shape)
+    if cache == 'disk':
+        return on_disk(decode_all, shape, identity=identify(), folder=cache_folder)
+    if on_demand is None:
+        raise ValueError(f"These images have to be kept: expected cache 'memory' or 'disk', not '{cache}'.")
+    return on_demand
+
+
+def default_cache_folder() -> str:
     """Where `disk` keeps its files unless told otherwise: `draem_jax/images` in the user's cache folder."""
     cache = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
     return os.path.join(cache, 'draem_jax', 'images')
 
 
-def in_memory(decoded, shape):
+def in_memory(decoded: Iterable[np.ndarray], shape: Sequence[int]) -> np.ndarray:
     """An array of uint8 [H, W, 3] images from an iterator; `shape` is [N, H, W, 3]."""
     bank = np.empty(shape, np.uint8)
     for target, image in zip(bank, decoded, strict=True):
@@ -40,11 +91,13 @@ def in_memory(decoded, shape):
     return bank
 
 
-def on_disk(decode_all, shape, *, identity, folder):
+def on_disk(
+    decode_all: Callable[[], Iterable[np.ndarray]], shape: Sequence[int], *, identity: list, folder: str
+) -> np.ndarray:
     """As `in_memory`, in a file that later calls with the same identity find again.
 
     Args:
-        decode_all: function without arguments that returns the iterator of images; not called where the file exists.
+        decode_all: returns the images; not called where the file exists.
         shape: [N, H, W, 3].
         identity: plain values that tell this bank from every other: the files, their times, the size.
         folder: where the file lies; '' for `default_cache_folder()`. It may be deleted whenever no training uses it.
@@ -65,7 +118,7 @@ def on_disk(decode_all, shape, *, identity, folder):
                 header = {'descr': '|u1', 'fortran_order': False, 'shape': tuple(shape)}
                 np.lib.format.write_array_header_1_0(file, header)
                 for image in decode_all():
-                    file.write(np.ascontiguousarray(image))
+                    file.write(np.ascontiguousarray(image).data)
             os.replace(partial, path)
         except OSError as error:
             raise UserError(
@@ -78,7 +131,7 @@ def on_disk(decode_all, shape, *, identity, folder):
     return np.load(path, mmap_mode='r')
 
 
-def check_memory(shapes, limit_gb):
+def check_memory(shapes: Iterable[Sequence[int]], limit_gb: float) -> None:
     """Raises UserError where banks of these shapes, kept in memory, exceed the limit in GB (10^9 bytes)."""
     needed = sum(gigabytes(shape) for shape in shapes)
     if needed > limit_gb:
@@ -89,7 +142,7 @@ def check_memory(shapes, limit_gb):
         )
 
 
-def gigabytes(shape):
+def gigabytes(shape: Sequence[int]) -> float:
     """The size of a uint8 array of this shape, in 10^9 bytes."""
     return float(np.prod(shape, dtype=np.float64)) / 1e9
 
@@ -102,18 +155,18 @@ class Selection:
         indices: int [K], which of its images, in this order.
     """
 
-    def __init__(self, bank, indices):
+    def __init__(self, bank: Bank, indices: np.ndarray) -> None:
         self._bank, self.indices = bank, indices
         self.shape, self.dtype = (len(indices), *bank.shape[1:]), bank.dtype
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int, /) -> np.ndarray:
         return self._bank[self.indices[index]]
 
     @property
-    def failure(self):
+    def failure(self) -> Exception | None:
         """See `FileImages.failure`."""
         return failure(self._bank)
 
@@ -121,22 +174,22 @@ class Selection:
 class Joined:
     """The images of several banks of one size, one after the other, as a bank."""
 
-    def __init__(self, banks):
+    def __init__(self, banks: Sequence[Bank]) -> None:
         self._banks = banks
         self._starts = np.cumsum([0, *map(len, banks)])
         self.shape, self.dtype = (int(self._starts[-1]), *banks[0].shape[1:]), banks[0].dtype
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int, /) -> np.ndarray:
         if not 0 <= index < len(self):
             raise IndexError(index)
         which = int(np.searchsorted(self._starts, index, side='right')) - 1
         return self._banks[which][index - self._starts[which]]
 
     @property
-    def failure(self):
+    def failure(self) -> Exception | None:
         """See `FileImages.failure`."""
         return next(filter(None, map(failure, self._banks)), None)
 
@@ -146,31 +199,34 @@ class FileImages:
 
     Args:
         files: N of whatever `decode` takes.
-        decode: function of a file -> uint8 [H, W, 3].
+        decode: returns the image of a file, uint8 [H, W, 3].
         size: (H, W).
+
+    Attributes:
+        failure: the first exception with which a file could not be decoded, or None.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, files, decode, size):
+    def __init__(self, files: Sequence[Any], decode: Callable[[Any], np.ndarray], size: tuple[int, int]) -> None:
         self._files, self._decode = files, decode
         self._lock = threading.Lock()
         self.shape = (len(files), *size, 3)
-        self.failure = None
+        self.failure: Exception | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int, /) -> np.ndarray:
         try:
             return self._decode(self._files[index])
         except Exception as error:
-            # TensorFlow passes on the text of an error, but not the error: whoever reads the data set raises this one.
+            # TensorFlow passes on the text of an error, but not the error itself: `pipeline` raises this one instead.
             with self._lock:
                 self.failure = self.failure or error
             raise
 
 
-def failure(bank):
+def failure(bank: Bank | str) -> Exception | None:
     """The first exception with which a file of the bank could not be decoded, or None."""
     return getattr(bank, 'failure', None)

@@ -1,18 +1,20 @@
-"""What a run is tested on: the test split, or, for a folder of good images alone, some that were held out.
+"""What a run is tested on: the test split or, for a folder of good images alone, images held out of training.
 
-On those anomalies are simulated. They tell whether a training went well. How well real defects are found they do not
-tell, for they are made as those of the training are.
+Anomalies are simulated on the held-out images, as in training. So they tell whether the training went well, but not how
+well real defects are found.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 
 from data import inputs, pipeline, streaming
 from data.sets.builders import make_builders
-from data.sets.in_place import NORMAL
+from data.sets.in_place import NORMAL, Example
 from draem_jax.errors import UserError
 
 DEFECT_TYPE = 'simulated'
@@ -21,26 +23,35 @@ NOTE = (
     'whether training went well, not how well real defects are found.'
 )
 
-_SEED = 2**31 - 3  # No training has it, and no validation.
+_SEED = 2**31 - 3  # neither a training nor a validation has this seed
 _MIN_ANOMALIES = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Test:
-    """What one category is tested on: its number of examples, a function that reads them, and how it came about."""
+    """What one category is tested on.
+
+    Attributes:
+        count: number of examples.
+        read: reads them, as `streaming.read_split` does.
+        split: name for the results.
+        note: a sentence for the results where they have to be read with care, or None.
+    """
 
     count: int
-    read: Callable
+    read: Callable[[], Iterable[Example]]
     split: str = 'test'
     note: str | None = None
 
 
-def open_tests(dataset, synthesis, held_out):
+def open_tests(
+    dataset: Mapping[str, Any], synthesis: Mapping[str, Any], held_out: inputs.HeldOutNames | None
+) -> dict[str, Test]:
     """What a config's data set is tested on.
 
     Args:
-        dataset: mapping, the config's section of that name.
-        synthesis: likewise.
+        dataset: the config's section of that name.
+        synthesis: likewise; it says which anomalies are simulated where the data set has no test images.
         held_out: which images the run keeps out of training, as `Inputs.held_out_names`, or None.
 
     Returns:
@@ -49,51 +60,53 @@ def open_tests(dataset, synthesis, held_out):
     Raises:
         UserError: a category has no test images, and none were held out.
     """
-    builders = make_builders(dataset['name'], dataset['category'], dataset['root'], dataset['options'])
-    tests = {}
-    for category, builder in builders.items():
-        streaming.prepare(builder)
-        read = functools.partial(
-            streaming.read_split, builder, 'test', tuple(dataset['image_size']), antialias=dataset['antialias']
-        )
-        tests[category] = Test(streaming.count_examples(builder, 'test'), read)
-    root = dataset['root']
-    without = [category for category, test in tests.items() if not test.count]
+    root, category = dataset['root'], dataset['category']
+    builders = make_builders(dataset['name'], category, root, dataset['options'])
+    tests = {one: _open_split(builder, dataset) for one, builder in builders.items()}
+    without = [one for one, test in tests.items() if not test.count]
     if not without:
         return tests
     if len(tests) > 1:
         raise UserError(f"No test images of {', '.join(without)} in '{root}', so there is nothing to measure.")
-    if not held_out or not held_out.get(dataset['category'], {}).get('test'):
+    if not held_out or not held_out.get(category, {}).get('test'):
         raise UserError(
             f"No test images in '{root}': it holds good images alone, and this run was trained on all of them. "
             'A new run with --config.dataset.test_fraction=0.1 keeps some for the test, to simulate anomalies on.'
         )
     examples = make_examples(inputs.load(**dataset, pinned=held_out), **synthesis)
-    return {dataset['category']: Test(len(examples), lambda: examples, 'simulated', NOTE)}
+    return {category: Test(len(examples), lambda: examples, split='simulated', note=NOTE)}
 
 
-def make_examples(loaded, **synthesis):
+def _open_split(builder: tfds.core.DatasetBuilder, dataset: Mapping[str, Any]) -> Test:
+    streaming.prepare(builder)
+    height, width = dataset['image_size']
+    read = functools.partial(streaming.read_split, builder, 'test', (height, width), antialias=dataset['antialias'])
+    return Test(streaming.count_examples(builder, 'test'), read)
+
+
+def make_examples(loaded: inputs.Inputs, **synthesis: Any) -> list[Example]:
     """The examples of the test, as `streaming.read_split` yields those of a test split.
 
     Args:
-        loaded: `inputs.Inputs`, with `test` images.
-        **synthesis: options of `data.synthesis.example.make_example`; images are neither left clean nor rotated here.
+        loaded: has `test` images, of one category.
+        **synthesis: options of `data.synthesis.example.make_example`; here no image is left clean or rotated.
 
     Returns:
-        List of dicts: every held-out image once, as it is, and as many (at least 64) with an anomaly.
+        Every held-out image once, as it is, and as many examples (at least 64) with an anomaly.
+
+    Raises:
+        UserError: every simulated anomaly came out invisible.
     """
     (names,) = loaded.held_out_names.values()
-    normals = [
-        _example(loaded.test[index], np.zeros((*loaded.test.shape[1:3], 1), np.uint8), 0, NORMAL, name)
-        for index, name in enumerate(names['test'])
-    ]
+    no_mask = np.zeros((*loaded.test.shape[1:3], 1), np.uint8)
+    normals = [_example(loaded.test[index], no_mask, 0, NORMAL, name) for index, name in enumerate(names['test'])]
     count = max(_MIN_ANOMALIES, len(normals))
     always = {'anomaly_probability': 1.0, 'rotation_probability': 0.0}
-    # A few masks come out empty.
+    # Twice as many as are wanted, because a few masks come out empty.
     made = pipeline.examples(
         loaded.test, loaded.textures, seed=_SEED, positions=range(2 * count), **(synthesis | always)
     )
-    visible = made['mask'].any(axis=(1, 2, 3)).nonzero()[0][:count]
+    visible = np.flatnonzero(made['mask'].any(axis=(1, 2, 3)))[:count]
     if not len(visible):
         raise UserError(
             'No anomaly simulated for the test can be seen: tools/preview.py shows what config.synthesis makes.'
@@ -105,7 +118,7 @@ def make_examples(loaded, **synthesis):
     return normals + anomalous
 
 
-def _example(image, mask, label, defect_type, filename):
+def _example(image: np.ndarray, mask: np.ndarray, label: int, defect_type: str, filename: str) -> Example:
     return {
         'image': image,
         'mask': mask,

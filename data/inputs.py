@@ -2,13 +2,18 @@
 
 import dataclasses
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import tensorflow_datasets as tfds
+
 from data import inspection, streaming
-from data.banks import Joined, check_memory, gigabytes
+from data.banks import Bank, Joined, check_memory, gigabytes
 from data.normals import load_normals
 from data.sets.builders import make_builders
 from data.textures import texture_loader
+
+HeldOutNames = Mapping[str, Mapping[str, Sequence[str]]]  # {category: {'validation': names, 'test': names}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +30,15 @@ class Inputs:
         warnings: sentences about what the data set lacks.
     """
 
-    normals: Any
-    held_out: Any
-    test: Any
-    held_out_names: dict
-    textures: Any
+    normals: Bank
+    held_out: Bank
+    test: Bank
+    held_out_names: HeldOutNames
+    textures: Bank | str
     cache: str
-    warnings: tuple = ()
+    warnings: tuple[str, ...] = ()
 
-    def __str__(self):
+    def __str__(self) -> str:
         """One line: how many there are, and what they take."""
         if isinstance(self.textures, str):
             textures = {'colour': 'plain colours', 'self': 'patches of the normal images'}[self.textures]
@@ -53,46 +58,43 @@ class Inputs:
 
 def load(
     *,
-    name,
-    category,
-    root,
-    options,
-    image_size,
-    antialias,
-    validation_fraction,
-    test_fraction,
-    skip_unreadable,
-    texture_source,
-    texture_root,
-    texture_count,
-    cache,
-    cache_folder,
-    cache_limit_gb,
-    pinned=None,
-):
+    name: str,
+    category: str,
+    root: str,
+    options: str,
+    image_size: Sequence[int],
+    antialias: bool,
+    validation_fraction: float,
+    test_fraction: float,
+    skip_unreadable: bool,
+    texture_source: str,
+    texture_root: str,
+    texture_count: int,
+    cache: str,
+    cache_folder: str,
+    cache_limit_gb: float,
+    pinned: HeldOutNames | None = None,
+) -> Inputs:
     """Reads what configs/default.py describes under `dataset`.
 
     Args:
         pinned: the `held_out_names` of an earlier call: the same images are kept out again, and no others.
 
-    Returns:
-        `Inputs`.
-
     Raises:
         UserError: something is missing, cannot be read, or needs more memory than allowed.
     """
-    size = tuple(image_size)
-    keep = {'skip_unreadable': skip_unreadable, 'cache': cache, 'cache_folder': os.path.expanduser(cache_folder)}
+    height, width = image_size
+    size = (height, width)
+    texture_root, cache_folder = os.path.expanduser(texture_root), os.path.expanduser(cache_folder)
+    keep: dict[str, Any] = {'skip_unreadable': skip_unreadable, 'cache': cache, 'cache_folder': cache_folder}
     builders = make_builders(name, category, root, options)
-    if len(builders) > 1:
-        test_fraction = 0.0  # Of several categories each has to have test images of its own.
     # A mistake in the textures should show before a data set is drawn, which takes longest.
-    make_textures, count = texture_loader(texture_source, os.path.expanduser(texture_root), texture_count, size, keep)
+    make_textures, texture_count = texture_loader(texture_source, texture_root, texture_count, size, **keep)
     for builder in builders.values():
         streaming.prepare(builder)
     if cache == 'memory':
-        numbers = [streaming.count_examples(builder, 'train') for builder in builders.values()]
-        check_memory([(number, *size, 3) for number in (*numbers, count)], cache_limit_gb)
+        counts = [streaming.count_examples(builder, 'train') for builder in builders.values()]
+        check_memory([(count, *size, 3) for count in (*counts, texture_count)], cache_limit_gb)
     textures = make_textures()
     parts = [
         load_normals(
@@ -100,17 +102,25 @@ def load(
             size,
             antialias=antialias,
             validation_fraction=validation_fraction,
-            test_fraction=test_fraction,
+            # Each of several categories has to have test images of its own.
+            test_fraction=test_fraction if len(builders) == 1 else 0.0,
             pinned=None if pinned is None else pinned.get(one, {'validation': [], 'test': []}),
             **keep,
         )
         for one, builder in builders.items()
     ]
-    *banks, names = zip(*parts, strict=True)
-    normals, held_out, test = (each[0] if len(each) == 1 else Joined(each) for each in banks)
-    held_out_names = dict(zip(builders, names, strict=True))
-    findings = [finding for builder in builders.values() for finding in inspection.check_list(builder)]
-    warnings = dict.fromkeys(
-        finding.text for finding in findings if not (len(test) and finding.kind == inspection.NO_TEST)
-    )
-    return Inputs(normals, held_out, test, held_out_names, textures, cache, tuple(warnings))
+    normals, held_out, test = (_join(banks) for banks in zip(*[part[:3] for part in parts], strict=True))
+    names = {one: part[3] for one, part in zip(builders, parts, strict=True)}
+    warnings = _find_warnings(builders.values(), has_test=bool(len(test)))
+    return Inputs(normals, held_out, test, names, textures, cache, warnings)
+
+
+def _join(banks: Sequence[Bank]) -> Bank:
+    return banks[0] if len(banks) == 1 else Joined(banks)
+
+
+def _find_warnings(builders: Iterable[tfds.core.DatasetBuilder], *, has_test: bool) -> tuple[str, ...]:
+    """What the data sets lack, each sentence once; that there are no test images only where none were kept apart."""
+    findings = [finding for builder in builders for finding in inspection.check_list(builder)]
+    texts = [finding.text for finding in findings if not (has_test and finding.kind == inspection.NO_TEST)]
+    return tuple(dict.fromkeys(texts))

@@ -1,9 +1,8 @@
 """Reads a data set through, as training and evaluation will, and collects what is wrong instead of stopping at it.
 
-Errors are what stops a run or falsifies its numbers: a file that cannot be read, a mask of another size than its image,
-the same picture in training and test, or labelled both normal and defective. Warnings are what a run gets by with, but
-its owner may not know: the same picture twice in one split, a defective image with an empty mask or none, nothing to
-test on.
+An error stops a run or falsifies its numbers: a file that cannot be read, a mask of another size than its image, the
+same picture in training and test, or labelled both normal and defective. A warning stops nothing, but the owner of the
+data should know: the same picture twice in one split, a defective image with an empty mask or none, nothing to test on.
 """
 
 import collections
@@ -11,17 +10,22 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import itertools
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data.sets.in_place import NORMAL, InPlaceBuilder
+from data.sets.in_place import NORMAL, InPlaceBuilder, Record
 from draem_jax import images
 from draem_jax.errors import UserError
 from draem_jax.threads import core_count
 
+# The severity of a finding.
 ERROR = 'error'
-NO_TEST = 'nothing to test on'  # the kind of one finding
 WARNING = 'warning'
+
+NO_TEST = 'nothing to test on'  # the kind of the finding that there are no test images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,36 +53,33 @@ class Report:
         findings: list of `Finding`, errors first.
     """
 
-    counts: dict
-    sizes: dict
-    findings: list
+    counts: dict[tuple[str, str], tuple[int, int]]
+    sizes: dict[tuple[int, int], int]
+    findings: list[Finding]
 
-    def number(self, severity):
+    def number(self, severity: str) -> int:
         """How many findings are errors, or warnings."""
         return sum(finding.severity == severity for finding in self.findings)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Example:
-    """What is kept of an example that was read; `size` and `digest` are None where its image cannot be."""
+    """What is kept of an example; `size` and `digest` are None where its image was not or cannot be read."""
 
     split: str
     defect_type: str
     filename: str
     has_drawn_mask: bool
-    size: tuple | None
+    size: tuple[int, int] | None
     digest: str | None
-    findings: tuple = ()
+    findings: tuple[Finding, ...] = ()
 
 
-def check(builder):
+def check(builder: tfds.core.DatasetBuilder) -> Report:
     """Reads all splits of a data set, with a progress bar.
 
     Args:
-        builder: a TFDS builder with the features of `data.sets.in_place`, prepared if it has to be.
-
-    Returns:
-        A `Report`.
+        builder: has the features of `data.sets.in_place`, and is prepared if it has to be.
     """
     examples = []
     total = sum(split.num_examples for split in builder.info.splits.values())
@@ -89,7 +90,7 @@ def check(builder):
                 progress.update()
     findings = [finding for example in examples for finding in example.findings]
     findings += [*_find_copies(examples), *_find_gaps(examples)]
-    counts = collections.defaultdict(lambda: (0, 0))
+    counts: dict[tuple[str, str], tuple[int, int]] = collections.defaultdict(lambda: (0, 0))
     for example in examples:
         number, masks = counts[example.split, example.defect_type]
         counts[example.split, example.defect_type] = (number + 1, masks + example.has_drawn_mask)
@@ -100,8 +101,8 @@ def check(builder):
     )
 
 
-def check_list(builder):
-    """What can be said without opening a file: findings about what a data set lacks as a whole; a list of `Finding`."""
+def check_list(builder: tfds.core.DatasetBuilder) -> list[Finding]:
+    """What a data set lacks as a whole, which can be said without opening a file."""
     if not isinstance(builder, InPlaceBuilder):
         return []
     return list(
@@ -115,7 +116,7 @@ def check_list(builder):
     )
 
 
-def _examine_split(builder, split):
+def _examine_split(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[_Example]:
     if isinstance(builder, InPlaceBuilder):
         pool = concurrent.futures.ThreadPoolExecutor(core_count())
         try:
@@ -124,7 +125,7 @@ def _examine_split(builder, split):
             pool.shutdown(cancel_futures=True)
         return
     for example in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
-        # Drawn or prepared by a builder of ours: its files are TFDS's, and its masks fit.
+        # A builder of ours drew or prepared this one: TFDS wrote its files, and its masks fit.
         is_defective = bool(example['label'])
         yield _Example(
             split=split,
@@ -136,22 +137,23 @@ def _examine_split(builder, split):
         )
 
 
-def _examine_files(record, split):
+def _examine_files(record: Record, split: str) -> _Example:
     """Decodes the files of a record."""
-    findings, size, digest = [], None, None
+    findings: list[Finding] = []
+    size = digest = None
     try:
         image = images.read_image(record.image)
         size, digest = image.shape[:2], _digest(image)
     except UserError as error:
         findings.append(Finding(ERROR, 'unreadable file', str(error)))
     if record.mask is not None:
-        findings += _examine_mask(record, size)
+        findings += _examine_mask(record, record.mask, size)
     return _Example(split, record.defect_type, record.filename, record.mask is not None, size, digest, tuple(findings))
 
 
-def _examine_mask(record, size):
+def _examine_mask(record: Record, path: str, size: tuple[int, int] | None) -> Iterator[Finding]:
     try:
-        mask = images.read_mask(record.mask, holds_ids=record.mask_holds_ids)
+        mask = images.read_mask(path, holds_ids=record.mask_holds_ids)
     except UserError as error:
         yield Finding(ERROR, 'unreadable file', str(error))
         return
@@ -159,18 +161,18 @@ def _examine_mask(record, size):
         yield Finding(
             ERROR,
             'mask of another size',
-            f"Mask '{record.mask}' is {_format_size(mask.shape)}, its image '{record.image}' {_format_size(size)}.",
+            f"Mask '{path}' is {format_size(mask.shape)}, its image '{record.image}' {format_size(size)}.",
         )
     if not mask.any():
-        yield Finding(WARNING, 'empty mask', f"Mask '{record.mask}' is empty, but its image is '{record.defect_type}'.")
+        yield Finding(WARNING, 'empty mask', f"Mask '{path}' is empty, but its image is '{record.defect_type}'.")
 
 
-def _digest(image):
-    """A hash of the pixels and the shape, so that the same picture in another format is found too."""
+def _digest(image: np.ndarray) -> str:
+    """A hash of the pixels and the shape: the same for one picture in two file formats."""
     return hashlib.sha256(f'{image.shape}'.encode() + image.tobytes()).hexdigest()
 
 
-def _find_copies(examples):
+def _find_copies(examples: Sequence[_Example]) -> Iterator[Finding]:
     """Findings about examples whose pixels are the same."""
     by_digest = collections.defaultdict(list)
     for example in examples:
@@ -188,7 +190,7 @@ def _find_copies(examples):
                 yield Finding(WARNING, 'twice in a split', f'{text}.')
 
 
-def _find_gaps(examples):
+def _find_gaps(examples: Sequence[_Example]) -> Iterator[Finding]:
     """Findings about what a data set lacks as a whole."""
     test = [example for example in examples if example.split == 'test']
     types = sorted({example.defect_type for example in test})
@@ -200,56 +202,12 @@ def _find_gaps(examples):
         missing = 'defective' if types == [NORMAL] else 'normal'
         yield Finding(WARNING, 'nothing to tell apart', f'There are no {missing} test images, so no AUROC either.')
     for defect_type in types:
-        if defect_type != NORMAL and not any(e.has_drawn_mask for e in test if e.defect_type == defect_type):
+        has_masks = any(example.has_drawn_mask for example in test if example.defect_type == defect_type)
+        if defect_type != NORMAL and not has_masks:
             text = f"'{defect_type}' has no masks: it counts for images, not for pixels."
             yield Finding(WARNING, 'no masks', text)
 
 
-def describe(report, limit=20):
-    """The report as text for a terminal.
-
-    Args:
-        report: a `Report`.
-        limit: how many findings of one kind are listed; the others are counted.
-
-    Returns:
-        Lines, joined.
-    """
-    rows = [('split', 'defect type', 'images', 'masks')]
-    for (split, defect_type), (number, masks) in sorted(report.counts.items()):
-        rows.append((split, defect_type, str(number), '' if defect_type == NORMAL else str(masks)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        '  '.join(
-            cell.ljust(width) if position < 2 else cell.rjust(width)
-            for position, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    lines.append(_describe_sizes(report.sizes))
-    for (severity, kind), group in itertools.groupby(
-        sorted(report.findings, key=lambda finding: (finding.severity, finding.kind)),
-        key=lambda finding: (finding.severity, finding.kind),
-    ):
-        findings = list(group)
-        lines += [f'{severity}, {kind}: {finding.text}' for finding in findings[:limit]]
-        if len(findings) > limit:
-            lines.append(f'{severity}, {kind}: ... and {len(findings) - limit} more')
-    lines.append(f'{report.number(ERROR)} error(s), {report.number(WARNING)} warning(s).')
-    return '\n'.join(lines)
-
-
-def _describe_sizes(sizes, limit=3):
-    """The sizes in one line: the most frequent ones, or where there are many how far they reach."""
-    if len(sizes) <= limit:
-        ordered = sorted(sizes.items(), key=lambda item: -item[1])
-        return 'Sizes (width x height): ' + ', '.join(f'{number} of {_format_size(size)}' for size, number in ordered)
-    heights, widths = zip(*sizes, strict=True)
-    return (
-        f'Sizes: {len(sizes)} different ones, widths {min(widths)} to {max(widths)}, heights {min(heights)} to '
-        f'{max(heights)} pixels'
-    )
-
-
-def _format_size(size):
+def format_size(size: tuple[int, ...]) -> str:
+    """(height, width) as text: width x height."""
     return f'{size[1]} x {size[0]}'

@@ -1,12 +1,13 @@
-"""The normal training images as banks, parted into those to train on, to validate with, and to test on."""
+"""The normal training images as banks: those to train on, to validate with, and to test on."""
 
-import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data.banks import FileImages, Selection, in_memory, on_disk
-from data.sets.in_place import InPlaceBuilder, read
+from data.banks import Bank, FileImages, Selection, make_bank
+from data.sets.in_place import InPlaceBuilder, Record, read
 from data.streaming import count_examples, prepared_files, read_split, readable_indices
 from draem_jax.errors import UserError
 from draem_jax.storage import stamp
@@ -14,30 +15,30 @@ from draem_jax.threads import map_ahead
 
 
 def load_normals(
-    builder,
-    size,
+    builder: tfds.core.DatasetBuilder,
+    size: tuple[int, int],
     *,
-    antialias=False,
-    validation_fraction=0.0,
-    test_fraction=0.0,
-    skip_unreadable=False,
-    cache='memory',
-    cache_folder='',
-    pinned=None,
-):
-    """The normal training images, parted in three: to train on, to validate with, and to test on.
+    antialias: bool = False,
+    validation_fraction: float = 0.0,
+    test_fraction: float = 0.0,
+    skip_unreadable: bool = False,
+    cache: str = 'memory',
+    cache_folder: str = '',
+    pinned: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Bank, Bank, Bank, dict[str, list[str]]]:
+    """The normal training images, split in three: to train on, to validate with, and to test on.
 
     Args:
-        builder: a TFDS builder with the features of `data.sets.in_place`.
+        builder: has the features of `data.sets.in_place`.
         size: (height, width).
         antialias: as in `images.resize`.
-        validation_fraction: part of the images kept apart, the same ones for every seed of training.
+        validation_fraction: share of the images kept apart, the same ones for every seed of training.
         test_fraction: likewise for the test, where the data set has no test images.
         skip_unreadable: pass over files that cannot be read, and name them.
         cache: one of `data.banks.CACHES`.
         cache_folder: where 'disk' keeps its file; '' for `data.banks.default_cache_folder()`.
-        pinned: the names that an earlier call returned, which this one keeps to whatever the fractions; images that
-            have come since are trained on.
+        pinned: the names that an earlier call returned. The same images are kept apart again, whatever the fractions;
+            images that were added since are trained on.
 
     Returns:
         (training, validation, test images, names): three banks of uint8 [H, W, 3] (`data.banks`), the second empty at
@@ -45,97 +46,140 @@ def load_normals(
         names}.
 
     Raises:
-        UserError: no image is left for one of the parts, or a file cannot be read.
+        UserError: no image is left for one of the three, or a file cannot be read.
     """
     if count_examples(builder, 'test'):
         test_fraction = 0.0
-    is_in_place = isinstance(builder, InPlaceBuilder)
-    if is_in_place:
-        records = builder.records('train')
-
-        def decode(record):
-            return read(record, size, antialias)['image']
-
-        if skip_unreadable:
-            records = [records[index] for index in readable_indices(records, decode, 'Checking images')]
-        count, files = len(records), [record.image for record in records]
-        decoded = functools.partial(map_ahead, decode, records)
+    if isinstance(builder, InPlaceBuilder):
+        names, load = _open_in_place(builder, size, antialias, skip_unreadable, cache, cache_folder)
     else:
-        count, files = count_examples(builder, 'train'), prepared_files(builder)
-        decoded = functools.partial(_images, builder, size, antialias)
-    all_names = [record.filename for record in records] if is_in_place else [f'train/{index}' for index in range(count)]
+        names, load = _open_prepared(builder, size, antialias, cache, cache_folder)
     if pinned is None:
-        training, validation, test = split_indices(count, validation_fraction, test_fraction)
+        training, validation, test = split_indices(len(names), validation_fraction, test_fraction)
     else:
-        training, validation, test = split_by_names(all_names, pinned)
+        training, validation, test = split_by_names(names, pinned)
+    bank = load()  # Only now, because it takes longest.
+    kept_apart = {'validation': [names[index] for index in validation], 'test': [names[index] for index in test]}
+    return Selection(bank, training), Selection(bank, validation), Selection(bank, test), kept_apart
 
-    def decode_all():
-        return tqdm(decoded(), 'Reading images', count, unit='image', leave=False, disable=None)
 
+def _open_in_place(
+    builder: InPlaceBuilder,
+    size: tuple[int, int],
+    antialias: bool,
+    skip_unreadable: bool,
+    cache: str,
+    cache_folder: str,
+) -> tuple[list[str], Callable[[], Bank]]:
+    """(the names of the training images, a function that loads them) of files that are read where they lie."""
+    records = builder.records('train')
+
+    def decode(record: Record) -> np.ndarray:
+        return read(record, size, antialias)['image']
+
+    if skip_unreadable:
+        records = [records[index] for index in readable_indices(records, decode, 'Checking images')]
+
+    def load() -> Bank:
+        return make_bank(
+            lambda: _with_progress(map_ahead(decode, records), len(records)),
+            (len(records), *size, 3),
+            cache=cache,
+            cache_folder=cache_folder,
+            identify=lambda: _identify(builder, antialias, [record.image for record in records]),
+            on_demand=FileImages(records, decode, size),
+        )
+
+    return [record.filename for record in records], load
+
+
+def _open_prepared(
+    builder: tfds.core.DatasetBuilder, size: tuple[int, int], antialias: bool, cache: str, cache_folder: str
+) -> tuple[list[str], Callable[[], Bank]]:
+    """As `_open_in_place`, of a data set that TFDS has prepared; an image is named by its place in the split."""
     if cache == 'none':
-        if not is_in_place:
-            raise UserError(
-                f"--config.dataset.cache=none reads images where they lie, and '{builder.name}' is kept by TFDS. "
-                'Expected memory or disk.'
-            )
-        bank = FileImages(records, decode, size)
-    elif cache == 'disk':
-        identity = [builder.info.full_name, bool(antialias), [stamp(file) for file in files]]
-        bank = on_disk(decode_all, (count, *size, 3), identity=identity, folder=cache_folder)
-    else:
-        bank = in_memory(decode_all(), (count, *size, 3))
-    names = {'validation': [all_names[index] for index in validation], 'test': [all_names[index] for index in test]}
-    return Selection(bank, training), Selection(bank, validation), Selection(bank, test), names
+        raise UserError(
+            f"--config.dataset.cache=none reads images where they lie, and '{builder.name}' is kept by TFDS. "
+            'Expected memory or disk.'
+        )
+    count = count_examples(builder, 'train')
+
+    def decode_all() -> Iterator[np.ndarray]:
+        examples = read_split(builder, 'train', size, antialias=antialias)
+        return _with_progress((example['image'] for example in examples), count)
+
+    def load() -> Bank:
+        return make_bank(
+            decode_all,
+            (count, *size, 3),
+            cache=cache,
+            cache_folder=cache_folder,
+            identify=lambda: _identify(builder, antialias, prepared_files(builder)),
+        )
+
+    return [f'train/{index}' for index in range(count)], load
 
 
-def _images(builder, size, antialias):
-    for example in read_split(builder, 'train', size, antialias=antialias):
-        yield example['image']
+def _with_progress(images: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    return iter(tqdm(images, 'Reading images', count, unit='image', leave=False, disable=None))
 
 
-def split_indices(count, validation_fraction, test_fraction):
+def _identify(builder: tfds.core.DatasetBuilder, antialias: bool, files: Sequence[str]) -> list:
+    """What tells these images, decoded, from all others: see `banks.on_disk`."""
+    return [builder.info.full_name, bool(antialias), [stamp(file) for file in files]]
+
+
+def split_indices(
+    count: int, validation_fraction: float, test_fraction: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which of `count` images are for training, validation and test: three sorted arrays of indices.
 
     Raises:
         UserError: one that should have images gets none.
     """
-    validation, test = round(validation_fraction * count), round(test_fraction * count)
-    if (validation_fraction > 0 and not validation) or (test_fraction > 0 and not test) or validation + test >= count:
+    validation_count, test_count = round(validation_fraction * count), round(test_fraction * count)
+    training_count = max(count - validation_count - test_count, 0)
+    if (
+        not training_count
+        or (validation_fraction > 0 and not validation_count)
+        or (test_fraction > 0 and not test_count)
+    ):
         also = f' and test_fraction={test_fraction}' if test_fraction else ''
-        numbers = (
-            f'{max(count - validation - test, 0)} for training, {validation} for validation and {test} for the test'
-        )
         raise UserError(
-            f'--config.dataset.validation_fraction={validation_fraction}{also} of {count} images leaves {numbers}; '
+            f'--config.dataset.validation_fraction={validation_fraction}{also} of {count} images leaves '
+            f'{training_count} for training, {validation_count} for validation and {test_count} for the test; '
             'each needs at least one, or a fraction of 0.'
         )
     shuffled = np.random.default_rng(0).permutation(count)
-    ends = [validation, validation + test]
-    validation, test, training = np.split(shuffled, ends)
+    validation, test, training = np.split(shuffled, [validation_count, validation_count + test_count])
     return np.sort(training), np.sort(validation), np.sort(test)
 
 
-def split_by_names(names, pinned):
-    """As `part`, with the images of validation and test given by name.
+def split_by_names(
+    names: Sequence[str], pinned: Mapping[str, Sequence[str]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `split_indices`, with the images of validation and test given by name.
 
     Args:
         names: the file names of all images.
         pinned: {'validation': names, 'test': names}.
 
     Raises:
-        UserError: images are gone that a run validates or is tested with.
+        UserError: an image that the run validates or is tested with is gone.
     """
     place = {name: index for index, name in enumerate(names)}
-    parts = []
-    for what in ('validation', 'test'):
-        gone = [name for name in pinned[what] if name not in place]
+
+    def find(purpose: str) -> np.ndarray:
+        gone = [name for name in pinned[purpose] if name not in place]
         if gone:
             raise UserError(
-                f'{len(gone)} of the {len(pinned[what])} images that this run keeps for the {what} cannot be found, as '
-                f"'{gone[0]}'. Put them back, or start a new run."
+                f'{len(gone)} of the {len(pinned[purpose])} images that this run keeps for the {purpose} cannot be '
+                f"found, as '{gone[0]}'. Put them back, or start a new run."
             )
-        parts.append(np.sort(np.array([place[name] for name in pinned[what]], int)))
-    training = np.setdiff1d(np.arange(len(names)), np.concatenate(parts))
+        return np.sort(np.array([place[name] for name in pinned[purpose]], int))
+
+    validation, test = find('validation'), find('test')
+    training = np.setdiff1d(np.arange(len(names)), np.concatenate([validation, test]))
     if not len(training):
         raise UserError(f'Of {len(names)} images none is left for training beside those kept for validation and test.')
-    return training, *parts
+    return training, validation, test

@@ -3,29 +3,43 @@
 import atexit
 import functools
 import weakref
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from data.banks import failure
+from data.banks import Bank, failure
 from data.synthesis.example import make_example
 from draem_jax.threads import core_count
 
 # TensorFlow only prepares data here; JAX owns the accelerators.
 tf.config.set_visible_devices([], 'GPU')
 
+Batch = dict[str, np.ndarray]
 
-def training_batches(images, textures, *, seed, batch_size, first_batch=0, process_index=0, process_count=1, **options):
+
+def training_batches(
+    images: Bank,
+    textures: Bank | str,
+    *,
+    seed: int,
+    batch_size: int,
+    first_batch: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    **options: Any,
+) -> Iterator[Batch]:
     """Endless batches of simulated anomalies: batch k is examples k B ... k B + B - 1, wherever the iteration starts.
 
     Args:
         images: bank of normal images, uint8 [N, H, W, 3] (`data.banks`; an array is one).
         textures: bank of textures, uint8 [T, H, W, 3], or banks.COLOUR, or banks.SELF.
-        seed: integer.
+        seed: chooses the examples, together with their positions.
         batch_size: B, over all processes.
         first_batch: where to start; a resumed run passes the number of batches already seen.
-        process_index: which part of each batch is made here, of `process_count` equal ones in the order of the
-            examples.
+        process_index: which part of each batch is made here; `process_count` equal parts follow each other in the order
+            of the examples.
         process_count: a divisor of B.
         **options: of `make_example`.
 
@@ -41,23 +55,26 @@ def training_batches(images, textures, *, seed, batch_size, first_batch=0, proce
     return _batches(images, textures, seed, positions, part, options)
 
 
-def examples(images, textures, *, seed, positions, **options):
-    """The training examples at some positions, whatever training makes or made them.
+def examples(images: Bank, textures: Bank | str, *, seed: int, positions: Iterable[int], **options: Any) -> Batch:
+    """The training examples at some positions: the same that every training of this seed and these banks takes there.
 
     Args:
         images, textures, seed, **options: as for `training_batches`.
-        positions: K integers >= 0: example j of batch k is at position k B + j.
+        positions: K integers >= 0; example j of batch k is at position k B + j.
 
     Returns:
         Dict of arrays, as one batch of K.
     """
-    positions = np.asarray(list(positions), np.int64)
-    dataset = tf.data.Dataset.from_tensor_slices(positions)
-    return next(_batches(images, textures, seed, dataset, len(positions), options))
+    chosen = np.asarray(list(positions), np.int64)
+    dataset = tf.data.Dataset.from_tensor_slices(chosen)
+    return next(_batches(images, textures, seed, dataset, len(chosen), options))
 
 
-def _batches(images, textures, seed, positions, batch_size, options):
-    # There is nothing to convert, and to look for it takes longer than all the rest of a start.
+def _batches(
+    images: Bank, textures: Bank | str, seed: int, positions: tf.data.Dataset, batch_size: int, options: dict[str, Any]
+) -> Generator[Batch, None, None]:
+    # AutoGraph would search the code for Python control flow on tensors. There is none, and the search takes longer
+    # than the rest of a start.
     make = tf.autograph.experimental.do_not_convert(functools.partial(make_example, images, textures, seed, **options))
     made = positions.map(make, num_parallel_calls=core_count(), deterministic=True)
     dataset = made.batch(batch_size, drop_remainder=True).prefetch(2).with_options(_untuned())
@@ -66,30 +83,34 @@ def _batches(images, textures, seed, positions, batch_size, options):
     return batches
 
 
-def _untuned():
-    # There is nothing to tune, and the thread that does it looks up only every so often, up to a minute: so long would
-    # the end of an iterator wait for it.
+def _untuned() -> tf.data.Options:
+    # Nothing here needs tuning. The thread that tunes wakes up at intervals of up to a minute, and closing an iterator
+    # would wait for it.
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
 
 
-def _iterate(dataset, banks, tensorflow_error):
+def _iterate(
+    dataset: tf.data.Dataset, banks: tuple[Bank | str, ...], tensorflow_error: type[Exception]
+) -> Generator[Batch, None, None]:
+    """The batches; where a file cannot be decoded, the bank's own error instead of TensorFlow's."""
     try:
         yield from dataset.as_numpy_iterator()
     except tensorflow_error:
         for bank in banks:
-            if failure(bank) is not None:
-                raise failure(bank) from None
+            error = failure(bank)
+            if error is not None:
+                raise error from None
         raise
 
 
-# TensorFlow's threads take images from Python: while the interpreter shuts down they would wait for it, and it for
-# them.
-_open = weakref.WeakSet()
+# TensorFlow's threads take images from Python. At the end of the program they would wait for the interpreter, and the
+# interpreter for them; so all open iterators are closed before.
+_open: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
 
 
 @atexit.register
-def _close_all():
+def _close_all() -> None:
     for batches in list(_open):
         batches.close()

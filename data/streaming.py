@@ -1,30 +1,35 @@
-"""From a builder to images: decoded and resized, as a bank for training or streamed for testing."""
+"""From a builder to examples: decoded, resized, in order and, for testing, in batches."""
 
 import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data.sets.in_place import InPlaceBuilder, read
+from data.sets.in_place import Example, InPlaceBuilder, read
 from draem_jax import images
 from draem_jax.errors import UserError
 from draem_jax.threads import map_ahead
 
 
-def prepare(builder):
+def prepare(builder: tfds.core.DatasetBuilder) -> None:
     """Draws or downloads what a builder needs; does nothing for files that are read in place."""
     try:
         builder.download_and_prepare()
-    except FileExistsError:  # Another process, such as another seed of a sweep, did the same and was faster.
+    except FileExistsError:  # Another process, such as another seed of a sweep, prepared the same data set first.
         builder.download_and_prepare()
 
 
-def count_examples(builder, split):
+def count_examples(builder: tfds.core.DatasetBuilder, split: str) -> int:
     """The number of examples of a split; 0 where the data set has no such split."""
     return builder.info.splits[split].num_examples if split in builder.info.splits else 0
 
 
-def read_split(builder, split, size, *, antialias=False):
+def read_split(
+    builder: tfds.core.DatasetBuilder, split: str, size: tuple[int, int], *, antialias: bool = False
+) -> Iterator[Example]:
     """Yields the examples of a split, in order, decoded ahead by as many threads as there are cores.
 
     Args:
@@ -50,23 +55,29 @@ def read_split(builder, split, size, *, antialias=False):
         }
 
 
-def prepared_files(builder):
+def prepared_files(builder: tfds.core.DatasetBuilder) -> list[str]:
     """The files in which TFDS keeps a prepared data set."""
     return sorted(str(path) for path in pathlib.Path(builder.data_path).iterdir() if path.is_file())
 
 
-def readable_indices(files, decode, what):
+def readable_indices(files: Sequence[Any], decode: Callable[[Any], Any], what: str) -> list[int]:
     """The indices of those files that can be decoded; the others are named and counted on the screen.
+
+    Args:
+        files: whatever `decode` takes.
+        decode: raises a UserError for a file that cannot be read.
+        what: text before the progress bar.
 
     Raises:
         UserError: none of them can be.
     """
 
-    def find_error(file):
+    def find_error(file: Any) -> str | None:
         try:
             decode(file)
         except UserError as error:
             return str(error)
+        return None
 
     errors = list(tqdm(map_ahead(find_error, files), what, len(files), leave=False, disable=None))
     kept = [index for index, error in enumerate(errors) if error is None]
@@ -79,7 +90,7 @@ def readable_indices(files, decode, what):
     return kept
 
 
-def padded_batches(examples, batch_size):
+def padded_batches(examples: Iterable[Example], batch_size: int) -> Iterator[dict[str, Any]]:
     """Examples in batches of one size; the last one is filled up.
 
     Args:
@@ -90,7 +101,7 @@ def padded_batches(examples, batch_size):
         Dict of 'image' uint8 [B, H, W, 3], 'mask' uint8 [B, H, W, 1] from 0 to 255, and lists of the real examples
         only: 'label', 'defect_type', 'filename', 'has_mask'. Rows beyond their length are filler.
     """
-    batch = []
+    batch: list[Example] = []
     for example in examples:
         batch.append(example)
         if len(batch) == batch_size:
@@ -100,8 +111,8 @@ def padded_batches(examples, batch_size):
         yield _collate(batch, batch_size)
 
 
-def _collate(examples, batch_size):
-    fields = {name: [example[name] for example in examples] for name in examples[0]}
+def _collate(examples: list[Example], batch_size: int) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: [example[name] for example in examples] for name in examples[0]}
     filler = batch_size - len(examples)
     for name in ('image', 'mask'):
         fields[name] = np.stack(fields[name] + [np.zeros_like(fields[name][0])] * filler)

@@ -1,4 +1,4 @@
-"""What anomalies are made of, by the config's `dataset.texture_source`: five sources.
+"""What anomalies are made of, by the config's `dataset.texture_source`:
 
 folder        the images of a folder, however nested
 dtd           TFDS's copy of the Describable Textures Dataset
@@ -7,12 +7,16 @@ colour        one plain colour for each example
 self          patches of other normal images
 """
 
+import functools
 import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
+import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data.banks import FileImages, in_memory, on_disk
+from data.banks import Bank, FileImages, make_bank
 from data.drawn_textures import draw_textures
 from data.streaming import prepared_files, readable_indices
 from draem_jax import images
@@ -22,84 +26,70 @@ from draem_jax.threads import map_ahead
 
 PROCEDURAL_TEXTURES = 512  # where no number is given
 _DTD_ARCHIVE = 'dtd-r1.0.1.tar.gz'
+_DTD_TEXTURES = 5640
+
+_Item = TypeVar('_Item')
 
 
-def texture_loader(source, root, limit, size, keep):
-    """(a function without arguments that makes the textures, how many they will be)."""
+def texture_loader(
+    source: str,
+    root: str,
+    limit: int,
+    size: tuple[int, int],
+    *,
+    skip_unreadable: bool = False,
+    cache: str = 'memory',
+    cache_folder: str = '',
+) -> tuple[Callable[[], Bank | str], int]:
+    """Checks that a source has textures, and leaves decoding or drawing them for later.
+
+    Args:
+        source: one of the five above.
+        root: for 'folder' the folder of the textures, for 'dtd' the TFDS data folder ('' for TFDS's own).
+        limit: how many textures at most, or to draw; 0 for all, or for `PROCEDURAL_TEXTURES`.
+        size: (height, width).
+        skip_unreadable, cache, cache_folder: as for `load_textures`.
+
+    Returns:
+        (a function that makes the textures, how many they will be). The function returns a bank of uint8 [H, W, 3]
+        (`data.banks`); for 'colour' and 'self' it returns that word.
+
+    Raises:
+        UserError: the textures are not there.
+    """
     if source == 'folder':
         try:
             count = len(take_evenly(images.list_images(root), limit))
         except UserError as error:
-            raise UserError(f'{error} It is where --config.dataset.texture_root looks for ') from error
-        return lambda: load_textures(root, size, limit=limit, **keep), count
+            raise UserError(f'{error} It is where --config.dataset.texture_root looks for textures.') from error
+        load = functools.partial(
+            load_textures,
+            root,
+            size,
+            limit=limit,
+            skip_unreadable=skip_unreadable,
+            cache=cache,
+            cache_folder=cache_folder,
+        )
+        return load, count
     if source == 'dtd':
         builder = dtd_builder(root)
-        return lambda: _load_dtd(builder, size, limit, keep['cache'], keep['cache_folder']), limit or 5640
+        return functools.partial(_load_dtd, builder, size, limit, cache, cache_folder), limit or _DTD_TEXTURES
     if source == 'procedural':
         count = limit or PROCEDURAL_TEXTURES
-        return lambda: draw_textures(count, size, seed=0), count
+        return functools.partial(draw_textures, count, size, seed=0), count
     return lambda: source, 0
 
 
-def dtd_builder(root):
-    """TFDS's builder of the Describable Textures Dataset, prepared.
-
-    Args:
-        root: the TFDS data folder that holds it, '' for TFDS's own. Where it is not prepared, its archive must lie in
-            `<root>/downloads/manual/`: nothing is downloaded here.
-
-    Raises:
-        UserError: neither is there, or the archive is damaged.
-    """
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder('dtd', data_dir=root or None)
-    folder = pathlib.Path(builder.data_dir).parents[1]
-    archive = folder / 'downloads' / 'manual' / _DTD_ARCHIVE
-    if not builder.is_prepared():
-        if not archive.is_file():
-            raise UserError(
-                f"No textures: TFDS has not prepared 'dtd' in '{folder}', and there is no "
-                f"'{archive}' to prepare it from. Put it there, or unpack it anywhere and pass "
-                '--config.dataset.texture_source=folder --config.dataset.texture_root=.../dtd/images.'
-            )
-        try:
-            builder.download_and_prepare()
-        except tfds.core.download.download_manager.NonMatchingChecksumError as error:
-            raise UserError(f"'{archive}' is not the archive that TFDS knows: download it again.") from error
-    return builder
-
-
-def _load_dtd(builder, size, limit, cache, cache_folder):
-    """All three splits of DTD, as the authors use it; a bank as from `textures.load_textures`."""
-    if cache == 'none':
-        raise UserError(
-            '--config.dataset.cache=none reads images where they lie, and the textures of texture_source=dtd are kept '
-            'by TFDS. Expected memory or disk, or texture_source=folder.'
-        )
-    splits = sorted(builder.info.splits)
-    count = sum(builder.info.splits[split].num_examples for split in splits)
-    wanted = take_evenly(range(count), limit)
-
-    def decode_all():
-        chosen, position = set(wanted), 0
-        bar = tqdm(total=len(wanted), desc='Reading textures', leave=False, disable=None)
-        for split in splits:
-            for example in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
-                if position in chosen:
-                    bar.update()
-                    yield images.resize(np.ascontiguousarray(example['image']), size)
-                position += 1
-        bar.close()
-
-    shape = (len(wanted), *size, 3)
-    if cache == 'memory':
-        return in_memory(decode_all(), shape)
-    files = prepared_files(builder)
-    return on_disk(decode_all, shape, identity=['dtd', limit, [stamp(file) for file in files]], folder=cache_folder)
-
-
-def load_textures(folder, size, *, limit=0, skip_unreadable=False, cache='memory', cache_folder=''):
+def load_textures(
+    folder: str,
+    size: tuple[int, int],
+    *,
+    limit: int = 0,
+    skip_unreadable: bool = False,
+    cache: str = 'memory',
+    cache_folder: str = '',
+) -> Bank:
     """The texture images of a folder, however nested.
 
     Args:
@@ -118,24 +108,85 @@ def load_textures(folder, size, *, limit=0, skip_unreadable=False, cache='memory
     """
     paths = take_evenly(images.list_images(folder), limit)
 
-    def decode(path):
+    def decode(path: str) -> np.ndarray:
         return images.resize(images.read_image(path), size)
 
     if skip_unreadable:
         paths = [paths[index] for index in readable_indices(paths, decode, 'Checking textures')]
 
-    def decode_all():
+    def decode_all() -> Iterable[np.ndarray]:
         return tqdm(map_ahead(decode, paths), 'Reading textures', len(paths), leave=False, disable=None)
 
+    return make_bank(
+        decode_all,
+        (len(paths), *size, 3),
+        cache=cache,
+        cache_folder=cache_folder,
+        identify=lambda: ['textures', [stamp(path) for path in paths]],
+        on_demand=FileImages(paths, decode, size),
+    )
+
+
+def dtd_builder(root: str) -> tfds.core.DatasetBuilder:
+    """TFDS's builder of the Describable Textures Dataset, prepared.
+
+    Args:
+        root: the TFDS data folder that holds it, '' for TFDS's own. Where it is not prepared, its archive must lie in
+            `<root>/downloads/manual/`: nothing is downloaded here.
+
+    Raises:
+        UserError: neither is there, or the archive is damaged.
+    """
+    builder = tfds.builder('dtd', data_dir=root or None)
+    folder = pathlib.Path(builder.data_dir).parents[1]
+    archive = folder / 'downloads' / 'manual' / _DTD_ARCHIVE
+    if not builder.is_prepared():
+        if not archive.is_file():
+            raise UserError(
+                f"No textures: TFDS has not prepared 'dtd' in '{folder}', and there is no "
+                f"'{archive}' to prepare it from. Put it there, or unpack it anywhere and pass "
+                '--config.dataset.texture_source=folder --config.dataset.texture_root=.../dtd/images.'
+            )
+        try:
+            builder.download_and_prepare()
+        except tfds.core.download.download_manager.NonMatchingChecksumError as error:
+            raise UserError(f"'{archive}' is not the archive that TFDS knows: download it again.") from error
+    return builder
+
+
+def _load_dtd(
+    builder: tfds.core.DatasetBuilder, size: tuple[int, int], limit: int, cache: str, cache_folder: str
+) -> Bank:
+    """As `load_textures`, from all three splits of DTD, as the authors use it."""
     if cache == 'none':
-        return FileImages(paths, decode, size)
-    if cache == 'disk':
-        identity = ['textures', [stamp(path) for path in paths]]
-        return on_disk(decode_all, (len(paths), *size, 3), identity=identity, folder=cache_folder)
-    return in_memory(decode_all(), (len(paths), *size, 3))
+        raise UserError(
+            '--config.dataset.cache=none reads images where they lie, and the textures of texture_source=dtd are kept '
+            'by TFDS. Expected memory or disk, or texture_source=folder.'
+        )
+    splits = sorted(builder.info.splits)
+    count = sum(builder.info.splits[split].num_examples for split in splits)
+    wanted = take_evenly(range(count), limit)
+
+    def decode_all() -> Iterator[np.ndarray]:
+        chosen, position = set(wanted), 0
+        with tqdm(total=len(wanted), desc='Reading textures', leave=False, disable=None) as progress:
+            for split in splits:
+                for example in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
+                    if position in chosen:
+                        progress.update()
+                        yield images.resize(np.ascontiguousarray(example['image']), size)
+                    position += 1
+
+    return make_bank(
+        decode_all,
+        (len(wanted), *size, 3),
+        cache=cache,
+        cache_folder=cache_folder,
+        identify=lambda: ['dtd', limit, [stamp(file) for file in prepared_files(builder)]],
+    )
 
 
-def take_evenly(items, limit):
+def take_evenly(items: Sequence[_Item], limit: int) -> Sequence[_Item]:
     """At most `limit` of the items, spread evenly over all of them; 0 for all."""
     if not 0 < limit < len(items):
         return items

@@ -1,7 +1,7 @@
 """DRAEM in JAX: surface anomaly detection trained on defect-free images only.
 
 `draem_jax.load(run)` opens a trained run as a `Detector`, which gives a `Detection` for each image. These three are
-imported when they are first asked for: `import draem_jax.images` pulls in neither jax nor flax.
+imported when they are first asked for, so that `import draem_jax.images` loads neither jax nor flax.
 """
 
 from typing import TYPE_CHECKING

@@ -2,7 +2,7 @@
 
 A checkpoint has three items: `variables` ({'params', 'batch_stats'}: all that inference needs), `progress`
 ({'step', 'opt_state'}: what a resumed training needs besides) and `hashes` (of the content of the other two). Orbax
-makes a checkpoint appear whole or not at all, whenever the process dies; the hashes show what happened to it later.
+makes a checkpoint appear whole or not at all, whenever the process dies. The hashes show damage that comes later.
 """
 
 import concurrent.futures
@@ -11,12 +11,15 @@ import logging
 import os
 import pathlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from draem_jax import devices
+from draem_jax.devices import Tree
 from draem_jax.errors import UserError, first_line
 from draem_jax.threads import core_count
 
@@ -29,10 +32,10 @@ class DamagedCheckpointError(UserError):
     """A checkpoint that cannot be read, or holds something else than was saved."""
 
 
-def open_checkpoints(workdir, *, keep=3):
+def open_checkpoints(workdir: str | os.PathLike[str], *, keep: int = 3) -> ocp.CheckpointManager:
     """The checkpoints of a run, as an Orbax manager; use it in a `with` block, which finishes pending saves.
 
-    What an interrupted save has left behind is removed.
+    It also removes what an interrupted save has left behind.
 
     Args:
         workdir: the run's directory; checkpoints go to `<workdir>/checkpoints/<step>/`.
@@ -45,16 +48,16 @@ def open_checkpoints(workdir, *, keep=3):
     return _open(workdir, options)
 
 
-def save(manager, step, *, variables, progress):
+def save(manager: ocp.CheckpointManager, step: int, *, variables: Tree, progress: Tree) -> None:
     """Starts writing a checkpoint; returns as soon as Orbax has its own copy of the values.
 
-    What goes wrong while writing is raised by the next save, or on leaving the manager's `with` block.
+    An error while writing is raised by the next save, or on leaving the manager's `with` block.
 
     Args:
         manager: from `open_checkpoints`.
-        step: under which number.
-        variables: tree of NumPy arrays, {'params', 'batch_stats'}.
-        progress: likewise, {'step', 'opt_state'}.
+        step: the number to save it under.
+        variables: {'params', 'batch_stats'} of NumPy arrays.
+        progress: {'step', 'opt_state'} of NumPy arrays.
     """
     hashes = {'algorithm': 'sha256', 'variables': content_hash(variables), 'progress': content_hash(progress)}
     manager.save(
@@ -67,7 +70,7 @@ def save(manager, step, *, variables, progress):
     )
 
 
-def restore(manager, step, **templates):
+def restore(manager: ocp.CheckpointManager, step: int, **templates: Tree) -> dict[str, Tree]:
     """Reads items of one checkpoint and compares them with their hashes.
 
     Args:
@@ -90,7 +93,7 @@ def restore(manager, step, **templates):
     try:
         saved = ocp.StandardCheckpointHandler().metadata(manager.directory / str(step) / 'variables')
         difference = _first_difference(saved.tree, templates['variables'])
-        restored = None if difference else manager.restore(step, args=ocp.args.Composite(**arguments))
+        restored: Any = None if difference else manager.restore(step, args=ocp.args.Composite(**arguments))
     except (MemoryError, jax.errors.JaxRuntimeError):  # Not the fault of the files.
         raise
     except Exception as error:  # Orbax and its storage raise all kinds.
@@ -108,10 +111,10 @@ def restore(manager, step, **templates):
     return restored
 
 
-def restore_newest(manager, **templates):
-    """The items of the newest checkpoint that is not damaged, to go on from it; None where none was ever saved.
+def restore_newest(manager: ocp.CheckpointManager, **templates: Tree) -> dict[str, Tree] | None:
+    """The items of the newest checkpoint that is not damaged, to go on from it; None if none was ever saved.
 
-    Damaged checkpoints newer than that are named and put aside, into `<workdir>/damaged/`: their steps come again.
+    Damaged checkpoints newer than that are named and moved to `<workdir>/damaged/`: their steps are made again.
 
     Args:
         manager: from `open_checkpoints`.
@@ -121,7 +124,7 @@ def restore_newest(manager, **templates):
         UserError: all are damaged, or of networks of other shapes.
     """
     step, items, damaged = _newest_intact(manager, lambda step: restore(manager, step, **templates))
-    devices.wait_for_all('the checkpoints are read')  # Before one process moves those that are damaged.
+    devices.wait_for_all('the checkpoints are read')  # Only then may one process move the damaged ones.
     for error, damaged_step in damaged if devices.is_main() else ():
         aside = _put_aside(pathlib.Path(manager.directory), damaged_step)
         _warn(f"{error} It is put aside, to '{aside}', and step {step} taken instead.")
@@ -131,15 +134,15 @@ def restore_newest(manager, **templates):
     return items
 
 
-def list_steps(workdir, *, needs_some=False):
+def list_steps(workdir: str | os.PathLike[str], *, needs_some: bool = False) -> list[int]:
     """The steps of the checkpoints on disk, ascending.
 
     Args:
         workdir: the run's directory.
-        needs_some: whether to raise where there is none.
+        needs_some: whether to raise an error if there is none.
 
     Raises:
-        UserError: there is no checkpoint.
+        UserError: there is no checkpoint, and `needs_some`.
     """
     folder = _folder(workdir)
     steps = sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
@@ -150,27 +153,27 @@ def list_steps(workdir, *, needs_some=False):
     return steps
 
 
-def restore_variables(workdir, template, step=None):
+def restore_variables(workdir: str | os.PathLike[str], template: Tree, step: int | None = None) -> tuple[int, Tree]:
     """Reads the networks of a run without its optimizer.
 
     Args:
         workdir: the run's directory.
         template: {'params', 'batch_stats'} of arrays or shapes.
-        step: which checkpoint; None for the newest that is not damaged, where damaged ones are named.
+        step: which checkpoint; None for the newest that is not damaged. Damaged ones that are newer are named.
 
     Returns:
         (step, variables shaped like `template`).
 
     Raises:
-        UserError: the directory holds no checkpoint, or not this one, or networks of other shapes; or this one, or all
-            of them, are damaged.
+        UserError: there is no checkpoint, or not this one; or it holds networks of other shapes; or it is damaged, and
+            without `step` all are.
     """
     steps = list_steps(workdir, needs_some=True)
     if step is not None and step not in steps:
         raise UserError(f"No checkpoint of step {step} in '{workdir}'. Found: {', '.join(map(str, steps))}.")
     with _open(workdir) as manager:
 
-        def restore_step(step):
+        def restore_step(step: int) -> Tree:
             return restore(manager, step, variables=template)['variables']
 
         if step is not None:
@@ -181,40 +184,43 @@ def restore_variables(workdir, template, step=None):
         return step, variables
 
 
-def content_hash(tree):
-    """SHA-256 over the leaves of a tree: their bytes, each with its path, dtype and shape; as a hexadecimal string."""
+def content_hash(tree: Tree) -> str:
+    """SHA-256 of the leaves of a tree, each with its path, dtype, shape and bytes; as a hexadecimal string."""
 
-    def hash_leaf(item):
+    def hash_leaf(item: tuple[Any, Any]) -> bytes:
         path, leaf = item
         leaf = np.ascontiguousarray(leaf)
         name = f'{jax.tree_util.keystr(path, simple=True, separator="/")} {leaf.dtype.name} {np.shape(item[1])}\n'
-        found = hashlib.sha256(name.encode())
-        found.update(leaf.reshape(-1).view(np.uint8))
-        return found.digest()
+        content = hashlib.sha256(name.encode())
+        content.update(leaf.reshape(-1).view(np.uint8).data)
+        return content.digest()
 
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(tree))
-    with concurrent.futures.ThreadPoolExecutor(
-        core_count()
-    ) as threads:  # hashlib works without the interpreter's lock.
+    # Threads help here: hashlib releases the interpreter's lock.
+    with concurrent.futures.ThreadPoolExecutor(core_count()) as threads:
         return hashlib.sha256(b''.join(threads.map(hash_leaf, leaves))).hexdigest()
 
 
-def _open(workdir, options=None):
+def _open(
+    workdir: str | os.PathLike[str], options: ocp.CheckpointManagerOptions | None = None
+) -> ocp.CheckpointManager:
     logging.getLogger('absl').addFilter(_is_not_of_orbax)
     return ocp.CheckpointManager(_folder(workdir), options=options, item_names=_ITEMS)
 
 
-def _is_not_of_orbax(record):
-    """What Orbax logs of a failure, in hundreds of lines, it raises too."""
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    """Keeps Orbax's lines out of the log: it spends hundreds on a failure, which it raises too."""
     return f'{os.sep}orbax{os.sep}' not in record.pathname
 
 
-def _newest_intact(manager, restore):
-    """(step, `restore(step)`, damaged) of the newest checkpoint where `restore` finds no damage.
+def _newest_intact(
+    manager: ocp.CheckpointManager, restore: Callable[[int], Tree]
+) -> tuple[Any, Tree, list[tuple[DamagedCheckpointError, int]]]:
+    """(step, `restore(step)`, damaged) of the newest checkpoint that `restore` reads without a damage.
 
     `damaged` lists (error, step) of those newer than it. Without any checkpoint: (None, None, []).
     """
-    damaged = []
+    damaged: list[tuple[DamagedCheckpointError, int]] = []
     for step in sorted(manager.all_steps(), reverse=True):
         try:
             return step, restore(step), damaged
@@ -225,8 +231,8 @@ def _newest_intact(manager, restore):
     return None, None, []
 
 
-def _first_difference(saved, wanted):
-    """In words, the first leaf whose dtype or shape is another in two trees; None where there is no such."""
+def _first_difference(saved: Tree, wanted: Tree) -> str | None:
+    """The first leaf whose dtype or shape differs between two trees, in words; None if there is none."""
     saved, wanted = (
         {
             jax.tree_util.keystr(path, simple=True, separator='/'): f'{np.dtype(leaf.dtype).name} {list(leaf.shape)}'
@@ -241,27 +247,26 @@ def _first_difference(saved, wanted):
     return None
 
 
-def _put_aside(folder, step):
-    """Moves the checkpoint of a step to `<workdir>/damaged/`, beside any that came there before; returns where to."""
+def _put_aside(folder: pathlib.Path, step: int) -> pathlib.Path:
+    """Moves the checkpoint of a step to `<workdir>/damaged/`, beside earlier ones; returns its new path."""
     target = folder.parent / DAMAGED_FOLDER
     target.mkdir(exist_ok=True)
     earlier = sum(path.name.partition('_')[0] == str(step) for path in target.iterdir())
     return (folder / str(step)).rename(target / (f'{step}_{earlier + 1}' if earlier else str(step)))
 
 
-def _shapes(tree):
+def _shapes(tree: Tree) -> Tree:
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), tree)
 
 
-def _folder(workdir):
+def _folder(workdir: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(workdir).resolve() / FOLDER
 
 
-def _reason(error):
+def _reason(error: Exception) -> str:
     return first_line(error).partition(' See full TensorStore')[0][:300]
 
 
-def _warn(line):
-    if devices.is_main():
-        print(line, file=sys.stderr)
+def _warn(line: str) -> None:
+    devices.print_once(line, file=sys.stderr)

@@ -1,14 +1,21 @@
 """One reader for every image file and every use: bytes to uint8 RGB, resizing, writing.
 
-OpenCV and NumPy only. Whatever cannot be read is a `UserError` that names the file and the reason.
+OpenCV decodes; Pillow reads the size in the header beforehand. Whatever cannot be read is a `UserError` that names the
+file and the reason.
 """
 
+import contextlib
+import io
 import os
 import pathlib
-import struct
+import warnings
 
 import cv2
 import numpy as np
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from draem_jax import storage
 from draem_jax.errors import UserError
@@ -16,51 +23,53 @@ from draem_jax.errors import UserError
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 MAX_PIXELS = 2**28  # 16384 x 16384. A damaged or hostile header can ask for far more memory than there is.
 
-# OpenCV logs the same failure several times over; the one line we raise says it better.
+# OpenCV logs the same failure several times over, and Pillow warns of metadata that nobody here reads. The one
+# line that we raise says it better.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.(Jpeg|Png|Tiff)ImagePlugin')
 
 
-def is_image(path):
-    """Whether the file's name ends as an image's does (`EXTENSIONS`, in any case). Does not open it."""
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether the name of a file ends in one of `EXTENSIONS`, in any case. The file is not opened."""
     return os.path.splitext(path)[1].lower() in EXTENSIONS
 
 
-def list_images(folder, *, allow_none=False):
+def list_images(folder: str | os.PathLike[str], *, allow_none: bool = False) -> list[str]:
     """All image files in a folder and below it, however nested.
 
-    Hidden files and folders (a name that starts with a dot, as '._001.png' does) and files that do
-    not end as an image does are passed over. Links are followed; a folder reached twice counts once.
+    Hidden files and folders (their names start with a dot, such as '._001.png') and files with other endings are
+    skipped. Links are followed; a folder reached twice counts once.
 
     Args:
-        folder: path of the folder, which may be a bucket's (`draem_jax.storage`).
+        folder: on this machine or in a bucket (see `draem_jax.storage`).
         allow_none: return an empty list, instead of raising, where there is no such folder or no image in it.
 
     Returns:
-        List of path strings, each starting with `folder`, sorted by the path below it with forward
-        slashes, so in the same order on every machine.
+        Paths that start with `folder`, sorted by the rest with forward slashes: the same order on every machine.
 
     Raises:
         UserError: there is no such folder, no image in it, or a folder in it may not be read.
     """
     if not storage.is_folder(folder) and not allow_none:
         raise UserError(f"No folder '{folder}'. Is its path written correctly, and is it there on this machine?")
-    paths, others = [], []
+    paths: list[str] = []
+    others: list[str] = []
     for parent, names in storage.walk(folder, onerror=_refuse_folder):
         for name in names:
             if not name.startswith('.'):
                 (paths if is_image(name) else others).append(os.path.join(parent, name))
     if not paths and not allow_none:
-        found = f"{len(others)} other file(s), such as '{min(others)}'" if others else 'no files at all'
-        raise UserError(f"No images ({' '.join(EXTENSIONS)}) in '{folder}' or below it. Found: {found}.")
+        contents = f"{len(others)} other file(s), such as '{min(others)}'" if others else 'no files at all'
+        raise UserError(f"No images ({' '.join(EXTENSIONS)}) in '{folder}' or below it. Found: {contents}.")
     return sorted(paths, key=lambda path: pathlib.Path(path).relative_to(folder).as_posix())
 
 
-def read_image(path):
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """The file as an RGB image, turned upright as its EXIF orientation says.
 
-    Reads PNG (also 1-bit, palette, grey, 16-bit), JPEG (also grey, CMYK, progressive), BMP, TIFF
-    (8 and 16 bit) and WebP; of several pages or frames the first. An alpha channel is dropped, and
-    16-bit values are divided by 257, not clipped.
+    Reads PNG (also 1-bit, palette, grey, 16-bit), JPEG (also grey, CMYK, progressive), BMP, TIFF (8 and 16 bit) and
+    WebP, and takes the first of several pages or frames. An alpha channel is dropped. 16-bit values are divided by 257,
+    not clipped.
 
     Returns:
         [H, W, 3] uint8, red first.
@@ -74,18 +83,18 @@ def read_image(path):
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def read_mask(path, *, holds_ids=False):
+def read_mask(path: str | os.PathLike[str], *, holds_ids: bool = False) -> np.ndarray:
     """The file as a mask: the largest of its colour channels, decoded as `read_image` does.
 
-    Masks are written with 0 and 255, but also with 0 and 1, 0 and 100, or in 16 bits: the largest value becomes 255, so
+    Masks are written with 0 and 255, but also with 0 and 1, 0 and 100, or in 16 bits. The largest value becomes 255, so
     that "above one half" means the same for all.
 
     Args:
         path: of the file.
-        holds_ids: the values are numbers of defects, 1, 2, ...: whatever is above 0 becomes 255.
+        holds_ids: the values number the defects, 1, 2, ...: each value above 0 becomes 255.
 
     Returns:
-        [H, W] uint8, 0 where normal and up to 255 where anomalous.
+        [H, W] uint8, 0 on normal pixels and up to 255 on anomalous ones.
 
     Raises:
         UserError: as `read_image`.
@@ -96,17 +105,17 @@ def read_mask(path, *, holds_ids=False):
     return np.rint(mask * (255 / max(1, mask.max()))).astype(np.uint8)
 
 
-def resize(image, size, antialias=False):
+def resize(image: np.ndarray, size: tuple[int, int], antialias: bool = False) -> np.ndarray:
     """The image at another size, bilinear with half-pixel centres.
 
     Args:
         image: [H, W] or [H, W, C], uint8 or float32.
         size: (height, width) wanted.
-        antialias: False samples four neighbours, also when shrinking, as the authors' loader does;
+        antialias: False samples four neighbours, also when shrinking, as the authors' loader does.
             True averages over the area that a new pixel covers, along each axis that shrinks.
 
     Returns:
-        [height, width] or [height, width, C] of the same dtype; the very input if it has that size.
+        [height, width] or [height, width, C] of the same dtype; the input itself if it has that size.
     """
     height, width = size
     result = image
@@ -115,7 +124,7 @@ def resize(image, size, antialias=False):
     return _resize(result, (height, width), cv2.INTER_LINEAR)
 
 
-def write_png(path, image):
+def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Writes a PNG file, lossless.
 
     Args:
@@ -132,7 +141,7 @@ def write_png(path, image):
     pathlib.Path(path).write_bytes(data.tobytes())
 
 
-def write_jpeg(path, image, quality=90):
+def write_jpeg(path: str | os.PathLike[str], image: np.ndarray, quality: int = 90) -> None:
     """Writes a JPEG file: a fifth of a PNG's size, for pictures that are only looked at.
 
     Args:
@@ -142,13 +151,13 @@ def write_jpeg(path, image, quality=90):
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(f'Expected uint8 [H, W, 3], found {image.dtype} {image.shape}.')
-    # Full colour resolution: the edges of heat maps are colour, and little else.
+    # Colour keeps its full resolution: heat maps have edges in colour, and hardly any in brightness.
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
     _, data = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     pathlib.Path(path).write_bytes(data.tobytes())
 
 
-def _decode(path):
+def _decode(path: str | os.PathLike[str]) -> np.ndarray:
     """The file as [H, W, 3] uint8 or uint16, blue first as OpenCV has it."""
     try:
         data = storage.read_bytes(path)
@@ -157,14 +166,15 @@ def _decode(path):
     if not data:
         raise UserError(f"Cannot read image '{path}': the file is empty.")
     if data.startswith(b'\x89PNG') and b'IEND\xaeB`\x82' not in data:
-        # The last chunk of every PNG. Without it libpng would write to stderr, past OpenCV's log.
+        # IEND ends every PNG. Where it is missing libpng would write to stderr, past OpenCV's log.
         raise UserError(f"Cannot read image '{path}': the file is truncated.")
-    width, height = _header_size(data)
+    width, height = _claimed_size(data)
     if width * height > MAX_PIXELS:
         raise UserError(
             f"Cannot read image '{path}': {width} x {height} pixels are more than the {MAX_PIXELS} that are "
             'allowed. Scale it down or cut it into parts.'
         )
+    pixels: np.ndarray | None
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error:
@@ -176,43 +186,31 @@ def _decode(path):
     return pixels
 
 
-def _refuse_folder(error):
-    """What `os.walk` calls where it would otherwise pass over a folder in silence."""
+def _claimed_size(data: bytes) -> tuple[int, int]:
+    """(width, height) as the header of a PNG, JPEG, BMP or TIFF file claims; (0, 0) where Pillow cannot read it.
+
+    OpenCV then says what is wrong. `PIL.Image.open` would refuse large files without telling their size, so the classes
+    of the formats are called directly. That of WebP refuses them too, so it is left out: OpenCV stops at 2^30 pixels.
+    """
+    for image_file in (PngImageFile, JpegImageFile, BmpImageFile, TiffImageFile):
+        with contextlib.suppress(Exception):  # Damaged headers raise many types.
+            return image_file(io.BytesIO(data)).size
+    return 0, 0
+
+
+def _refuse_folder(error: OSError) -> None:
+    """Raises what `os.walk` would otherwise pass over in silence."""
     if isinstance(error, FileNotFoundError):
         return
     raise UserError(f"Cannot read folder '{error.filename}': {error.strerror}.") from error
 
 
-def _header_size(data):
-    """(width, height) as the header of a PNG, BMP or JPEG file claims; (0, 0) for the others.
-
-    WebP cannot claim more than `MAX_PIXELS`, and OpenCV itself stops at 2^30 pixels.
-    """
-    try:
-        if data.startswith(b'\x89PNG'):
-            return struct.unpack_from('>II', data, 16)
-        if data.startswith(b'BM'):
-            width, height = struct.unpack_from('<ii', data, 18)
-            return abs(width), abs(height)
-        if data.startswith(b'\xff\xd8'):
-            position = 2
-            while True:  # A JPEG is a chain of segments; the size stands in the "start of frame", C0 to CF.
-                marker, length = struct.unpack_from('>HH', data, position)
-                if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
-                    height, width = struct.unpack_from('>HH', data, position + 5)
-                    return width, height
-                position += 2 + length
-    except struct.error:
-        pass  # The header breaks off: the decoder will say so.
-    return 0, 0
-
-
-def _divide(values, divisor):
+def _divide(values: np.ndarray, divisor: int) -> np.ndarray:
     """uint16 values over an odd divisor, rounded to the nearest uint8."""
     return ((values.astype(np.uint32) + divisor // 2) // divisor).astype(np.uint8)
 
 
-def _resize(image, size, interpolation):
+def _resize(image: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
     if image.shape[:2] == tuple(size):
         return image
     resized = cv2.resize(image, (size[1], size[0]), interpolation=interpolation)

@@ -3,33 +3,35 @@
 import contextlib
 import signal
 import threading
+from collections.abc import Iterator
+from types import FrameType
 
 
 class Interruption:
     """Whether a process has been asked to stop.
 
     Attributes:
-        signal: name of the signal that asked, None while none did.
+        signal: name of the signal that asked; None while none did.
     """
 
-    signal = None
+    signal: str | None = None
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return self.signal is not None
 
 
 @contextlib.contextmanager
-def watch():
-    """Inside the `with` block SIGTERM and SIGINT only leave a note, in the `Interruption` that it yields.
+def watch() -> Iterator[Interruption]:
+    """Yields an `Interruption`; in the `with` block SIGTERM and SIGINT are noted there, and do nothing else.
 
-    A second SIGINT ends the process at once, in the middle of whatever it does. On leaving the block the handlers of
-    before are back. Python calls handlers in the main thread alone, so in another thread nothing is installed.
+    A second SIGINT ends the process at once, in the middle of whatever it does. Leaving the block puts the earlier
+    handlers back. Python calls handlers in the main thread only, so in another thread nothing is installed.
     """
     interruption = Interruption()
 
-    def note(number, frame):
+    def note(number: int, frame: FrameType | None) -> None:
         interruption.signal = signal.Signals(number).name
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # The system's, which does not wait for Python's next turn.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # The system's handler, which does not wait for Python.
 
     if threading.current_thread() is not threading.main_thread():
         yield interruption
@@ -39,4 +41,4 @@ def watch():
         yield interruption
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None where it was not Python that installed it.
+            signal.signal(number, handler or signal.SIG_DFL)  # None if it was not installed by Python.

@@ -5,6 +5,7 @@ checkpoints/<step>/      see draem_jax.checkpoints
 held_out.json            which normal images are kept out of training
 damaged/<step>/          checkpoints that could not be restored, put aside
 metrics.jsonl            one line for each log step; TensorBoard event files beside it
+calibration.json         see draem_jax.detection.calibration
 finished.json            the last step and the time, written last
 evaluation/<step>/       results
 """
@@ -15,14 +16,19 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from draem_jax.errors import UserError
+
+Config = dict[str, Any]  # {section: {field: plain value}}
+HeldOutNames = Mapping[str, Mapping[str, Sequence[str]]]  # as in data.inputs
 
 SCHEMA = 1
 _FINISHED = 'finished.json'
 
-# What may change between two starts of one run: where things lie, how often to look, and the length, with which the
-# learning rate's schedule stretches.
+# What may change between two starts of one run: where things lie, how often to look, and the length of the training,
+# with which the schedule of the learning rate stretches.
 _MAY_CHANGE = {
     'dataset.root',
     'dataset.texture_root',
@@ -41,8 +47,8 @@ _MAY_CHANGE = {
 }
 
 
-def write_text(path, text):
-    """Replaces a file at once, so that a reader, or the next start after a crash, never meets half of it."""
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Replaces a file at once: a reader, or the next start after a crash, never meets half of it."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
@@ -51,34 +57,40 @@ def write_text(path, text):
     os.replace(partial, path)
 
 
-def write_json(path, value):
-    """Writes strict JSON, as `write_text` does."""
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes a value as strict JSON, by way of `write_text`."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 
 @contextlib.contextmanager
-def explaining_a_full_disk(workdir):
-    """Turns what a full disk raises in the `with` block, of whatever type it is, into a UserError."""
+def explaining_a_full_disk(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns any error that a full disk raises in the `with` block into a UserError."""
     try:
         yield
     except (OSError, ValueError) as error:  # The storage below Orbax raises the latter.
-        found = [text for text in map(os.strerror, (errno.ENOSPC, errno.EDQUOT)) if text in str(error)]
-        if not found or isinstance(error, UserError):
+        full = [text for text in map(os.strerror, (errno.ENOSPC, errno.EDQUOT)) if text in str(error)]
+        if not full or isinstance(error, UserError):
             raise
         raise UserError(
-            f"{found[0]}: writing to '{workdir}' failed. The checkpoints before it are whole. Make room there, for one "
+            f"{full[0]}: writing to '{workdir}' failed. The checkpoints before it are whole. Make room there, for one "
             'checkpoint more than --config.training.keep_checkpoints, and start again with the same flags to go on.'
         ) from error
 
 
-def start(workdir, config, defaults=None, *, writes=True):
-    """Creates a run's directory with its config, or checks that a run that goes on is the same run.
+def start(
+    workdir: str | os.PathLike[str],
+    config: Config,
+    defaults: Config | None = None,
+    *,
+    writes: bool = True,
+) -> None:
+    """Creates a run's directory with its config, or checks that the run in it was started with the same config.
 
     Args:
         workdir: path.
-        config: nested dict of plain values.
-        defaults: likewise; the values of fields that did not exist when an earlier version started the run.
-        writes: whether to write the config, or, in all but one of several processes, only to check.
+        config: of this start.
+        defaults: the values of fields that did not exist when an earlier version started the run.
+        writes: False only checks, as all but one of several processes should.
 
     Raises:
         UserError: the directory holds a run of another config.
@@ -101,8 +113,8 @@ def start(workdir, config, defaults=None, *, writes=True):
         raise UserError(f"Cannot write to --workdir '{workdir}': {error.strerror}.") from error
 
 
-def read_config(workdir):
-    """The config that a run was started with, as a nested dict."""
+def read_config(workdir: str | os.PathLike[str]) -> Config:
+    """The config that a run was started with, without its schema version."""
     path = pathlib.Path(workdir) / 'config.json'
     if not path.is_file():
         raise UserError(
@@ -118,7 +130,7 @@ def read_config(workdir):
     return config
 
 
-def held_out(workdir):
+def held_out(workdir: str | os.PathLike[str]) -> HeldOutNames | None:
     """Which images a run keeps out of training, as `data.inputs.Inputs.held_out_names`; None before its first start."""
     path = pathlib.Path(workdir) / 'held_out.json'
     try:
@@ -129,13 +141,13 @@ def held_out(workdir):
         raise UserError(f"'{path}' is not JSON: {error}.") from error
 
 
-def write_held_out(workdir, names):
-    """Writes what `held_out` reads, once: later starts keep to it, whatever has been added to the data set."""
+def write_held_out(workdir: str | os.PathLike[str], names: HeldOutNames) -> None:
+    """Writes what `held_out` reads, once: later starts keep to it, even if images have been added to the data set."""
     if held_out(workdir) is None:
         write_json(pathlib.Path(workdir) / 'held_out.json', names)
 
 
-def finished_step(workdir):
+def finished_step(workdir: str | os.PathLike[str]) -> int | None:
     """The step at which a run's training ended, or None while finished.json is not there."""
     path = pathlib.Path(workdir) / _FINISHED
     try:
@@ -146,7 +158,7 @@ def finished_step(workdir):
         raise UserError(f"'{path}' does not name a step: {error}. Start train.py again, which writes it.") from error
 
 
-def is_finished(workdir):
+def is_finished(workdir: str | os.PathLike[str]) -> bool:
     """Whether finished.json is there and names a step."""
     try:
         return finished_step(workdir) is not None
@@ -154,21 +166,21 @@ def is_finished(workdir):
         return False
 
 
-def write_finished(workdir, step):
-    """Writes finished.json: the last step is on disk."""
+def write_finished(workdir: str | os.PathLike[str], step: int) -> None:
+    """Writes finished.json, which says that the last step is on disk."""
     now = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())
     write_json(pathlib.Path(workdir) / _FINISHED, {'step': step, 'time': now})
 
 
-def remove_finished(workdir):
-    """Removes finished.json: the training goes on."""
+def remove_finished(workdir: str | os.PathLike[str]) -> None:
+    """Removes finished.json, because the training goes on."""
     (pathlib.Path(workdir) / _FINISHED).unlink(missing_ok=True)
 
 
-def read_training_log(workdir):
-    """The lines of metrics.jsonl as dicts; without those that a crash cut short; none where there is no such file."""
+def read_training_log(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl as dicts, without those that a crash cut short; [] where there is no such file."""
     path = pathlib.Path(workdir) / 'metrics.jsonl'
-    lines = []
+    lines: list[dict[str, Any]] = []
     if path.is_file():
         for text in path.read_text(encoding='utf-8', errors='replace').splitlines():
             try:
@@ -180,10 +192,10 @@ def read_training_log(workdir):
     return lines
 
 
-def evaluation_folder(workdir, step):
+def evaluation_folder(workdir: str | os.PathLike[str], step: int) -> pathlib.Path:
     """Where the results of a checkpoint lie."""
     return pathlib.Path(workdir) / 'evaluation' / str(step)
 
 
-def _flat(config):
+def _flat(config: Config) -> dict[str, Any]:
     return {f'{section}.{field}': value for section, fields in config.items() for field, value in fields.items()}

@@ -1,41 +1,43 @@
 """Folders and files to read, on this machine or in a bucket: 'gs://bucket/folder', 's3://...', 'az://...'.
 
-Buckets go through etils.epath, which takes TensorFlow's tf.io.gfile where TensorFlow is installed and fsspec elsewhere.
-Paths are strings throughout, and of a bucket they keep their 'gs://'.
+etils.epath reads buckets: with TensorFlow's tf.io.gfile where TensorFlow is installed, and with fsspec elsewhere. Paths
+into a bucket are strings that start with 'gs://' or the like; no function here drops that part.
 """
 
 import os
 import pathlib
 import posixpath
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
-def is_remote(path):
-    """Whether a path names something in a bucket."""
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a path leads into a bucket."""
     return '://' in str(path)
 
 
-def is_folder(path):
+def is_folder(path: str | os.PathLike[str]) -> bool:
     """Whether there is a folder at a path."""
     return _remote(path).is_dir() if is_remote(path) else os.path.isdir(path)
 
 
-def is_file(path):
+def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether there is a file at a path."""
     return _remote(path).is_file() if is_remote(path) else os.path.isfile(path)
 
 
-def names_in(folder):
+def names_in(folder: str | os.PathLike[str]) -> list[str]:
     """The names of the files and folders in a folder, sorted."""
     return sorted(path.name for path in _remote(folder).iterdir()) if is_remote(folder) else sorted(os.listdir(folder))
 
 
-def read_bytes(path):
-    """What a file holds; raises OSError where it cannot be read."""
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file; raises OSError where it cannot be read."""
     return (_remote(path) if is_remote(path) else pathlib.Path(path)).read_bytes()
 
 
-def stamp(path):
-    """[path, size, time of the last change]: what differs when a file has been changed; plain values."""
+def stamp(path: str | os.PathLike[str]) -> list[Any]:
+    """[path, size, time of the last change]: plain values that differ once a file has changed."""
     if is_remote(path):
         stat = _remote(path).stat()
         return [path, stat.length, stat.mtime]
@@ -43,12 +45,14 @@ def stamp(path):
     return [os.path.abspath(path), stat.st_size, stat.st_mtime_ns]
 
 
-def walk(folder, onerror=None):
-    """As `os.walk`, links followed; no folder twice, whichever way it is reached; hidden ones left out.
+def walk(
+    folder: str | os.PathLike[str], onerror: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Like `os.walk`, but it follows links, visits no folder twice, and leaves out hidden folders.
 
     Args:
         folder: path.
-        onerror: function that is called with the OSError of a folder on this machine that cannot be read.
+        onerror: called with the OSError of a folder on this machine that cannot be read.
 
     Yields:
         (path of a folder, names of the files in it).
@@ -62,19 +66,19 @@ def walk(folder, onerror=None):
             yield parent, [entry.name for entry in entries if entry not in inner]
             waiting += [posixpath.join(parent, entry.name) for entry in inner if not entry.name.startswith('.')]
         return
-    visited = set()
+    visited: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=onerror):
         real = os.path.realpath(parent)
         if real in visited:
             folders.clear()
             continue
         visited.add(real)
-        # Sorted, so that of two links to one folder it is always the same that counts.
+        # Sorted, so that the same one of two links to a folder always counts.
         folders[:] = sorted(name for name in folders if not name.startswith('.'))
         yield parent, names
 
 
-def _remote(path):
+def _remote(path: str | os.PathLike[str]) -> Any:
     from etils import epath  # Half a second, and seldom needed.
 
     return epath.Path(path)

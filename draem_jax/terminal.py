@@ -1,17 +1,21 @@
 """Text for a terminal: aligned tables, and names that cannot break a line."""
 
+from collections.abc import Collection, Sequence
 
-def align(rows, *, left=1, separator='  ', wide_before=()):
+
+def align(
+    rows: Sequence[Sequence[str]], *, left: int = 1, separator: str = '  ', wide_before: Collection[int] = ()
+) -> list[str]:
     """Rows as lines whose columns line up.
 
     Args:
-        rows: list of rows, each as many strings as there are columns.
+        rows: each holds as many strings as there are columns.
         left: how many of the first columns are flush left; the others are flush right.
         separator: what stands between two columns.
-        wide_before: columns, counted from 0, that a wider gap sets apart from the one before.
+        wide_before: columns, counted from 0, before which the gap is wider by one space.
 
     Returns:
-        List of strings, one for each row, without spaces at their ends.
+        One string for each row, without spaces at its end.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
@@ -24,6 +28,6 @@ def align(rows, *, left=1, separator='  ', wide_before=()):
     return lines
 
 
-def printable(text):
-    """A name from a file system as one line of text: what cannot be printed, such as a line break, becomes '?'."""
+def printable(text: str) -> str:
+    """A name from a file system as one line of text; what cannot be printed, such as a line break, becomes '?'."""
     return ''.join(character if character.isprintable() else '?' for character in text)

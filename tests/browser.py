@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its DevTools protocol through two pipes; nothing but the standard library."""
+"""A headless Chromium, driven over its DevTools protocol through two pipes, with the standard library alone."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ _FLAGS = (
 
 
 class Browser:
-    """One page of a browser of its own; use it in a `with` block.
+    """A browser process with one page; use it in a `with` block.
 
     Args:
         profile: an empty folder.
@@ -38,7 +38,7 @@ class Browser:
         # Chromium reads commands from its file descriptor 3 and answers on 4, each message ended by a zero byte.
         to_browser, self._commands = os.pipe()
         self._answers, from_browser = os.pipe()
-        # Copies above both numbers, so that neither is overwritten before it is in its place.
+        # Both ends are copied to numbers above 4, so that neither is overwritten before it is in its place.
         ends = [os.dup(end) for end in (to_browser, from_browser)]
         while min(ends) < 5:
             ends = [os.dup(end) for end in ends]
@@ -66,7 +66,7 @@ class Browser:
             raise
 
     def _find_page(self):
-        """Waits for the page, which on a busy machine comes later than other targets."""
+        """The id of the page, which on a busy machine comes later than other targets."""
         for _ in range(500):
             for target in self.send('Target.getTargets')['targetInfos']:
                 if target['type'] == 'page':
@@ -87,7 +87,7 @@ class Browser:
         os.close(self._answers)
 
     def open(self, path):
-        """Loads a file and waits until its scripts ran; seconds from the start of navigation until then."""
+        """Loads a file, waits until its scripts have run, and returns the seconds that this took."""
         self.send('Page.navigate', url=pathlib.Path(path).resolve().as_uri())
         while self.run('document.readyState') != 'complete':
             time.sleep(0.02)
@@ -95,10 +95,10 @@ class Browser:
 
     def run(self, script):
         """The value of a JavaScript expression; a promise is waited for."""
-        found = self.send('Runtime.evaluate', expression=script, returnByValue=True, awaitPromise=True)
-        if 'exceptionDetails' in found:
-            raise RuntimeError(f'{script}: {found["exceptionDetails"]}')
-        return found['result'].get('value')
+        answer = self.send('Runtime.evaluate', expression=script, returnByValue=True, awaitPromise=True)
+        if 'exceptionDetails' in answer:
+            raise RuntimeError(f'{script}: {answer["exceptionDetails"]}')
+        return answer['result'].get('value')
 
     def look(self, width, height, *, dark=False):
         """Sets the size of the window, in CSS pixels, and the colour scheme."""

@@ -19,21 +19,21 @@ RANDOM = np.random.default_rng(0)
 )
 def test_the_interval_is_that_of_the_beta_distribution_of_the_order_statistic(number, target, above):
     scores = RANDOM.uniform(0, 1, number).astype(np.float32)
-    found = calibration.image_threshold(scores, target)
+    result = calibration.image_threshold(scores, target)
     rate = stats.beta(above, number + 1 - above)
-    assert found['expected_fpr'] == pytest.approx(rate.mean())
-    assert found['expected_fpr'] <= target + 1e-12
-    np.testing.assert_allclose(found['interval'], rate.interval(0.95), rtol=1e-9)
-    assert (found['enough_normals'], found['note']) == (True, None)
-    # One score fewer reaches it than may: the one at the order statistic itself does not.
-    assert (scores >= found['threshold']).sum() == above - 1
+    assert result['expected_fpr'] == pytest.approx(rate.mean())
+    assert result['expected_fpr'] <= target + 1e-12
+    np.testing.assert_allclose(result['interval'], rate.interval(0.95), rtol=1e-9)
+    assert (result['enough_normals'], result['note']) == (True, None)
+    # One score fewer than allowed reaches it: the score at the order statistic itself stays below.
+    assert (scores >= result['threshold']).sum() == above - 1
 
 
 def test_the_rate_of_new_normals_is_inside_the_interval_as_often_as_it_says():
     rates = []
     for _ in range(2000):
         threshold = calibration.image_threshold(RANDOM.uniform(0, 1, 76).astype(np.float32), 0.05)['threshold']
-        rates.append(1 - threshold)  # Of uniform scores exactly this part reaches it.
+        rates.append(1 - threshold)  # Exactly this part of uniform scores reaches it.
     low, high = calibration.image_threshold(np.linspace(0, 1, 76), 0.05)['interval']
     inside = np.mean((np.array(rates) >= low) & (np.array(rates) <= high))
     assert inside == pytest.approx(0.95, abs=0.02)
@@ -49,14 +49,14 @@ def test_the_number_of_normals_that_a_rate_needs_is_the_first_that_is_enough(tar
 
 
 def test_too_few_normals_are_said_to_be_too_few():
-    found = calibration.image_threshold([0.2, 0.1, 0.4], 0.05)
-    assert found['threshold'] > np.float32(0.4)
-    assert found['threshold'] == pytest.approx(0.4)
-    assert found['expected_fpr'] == 0.25
-    np.testing.assert_allclose(found['interval'], stats.beta(1, 3).interval(0.95))
-    assert not found['enough_normals']
-    assert '3 normal images are too few' in found['note']
-    assert 'at least 19' in found['note']
+    result = calibration.image_threshold([0.2, 0.1, 0.4], 0.05)
+    assert result['threshold'] > np.float32(0.4)
+    assert result['threshold'] == pytest.approx(0.4)
+    assert result['expected_fpr'] == 0.25
+    np.testing.assert_allclose(result['interval'], stats.beta(1, 3).interval(0.95))
+    assert not result['enough_normals']
+    assert '3 normal images are too few' in result['note']
+    assert 'at least 19' in result['note']
 
 
 def test_ties_never_raise_the_rate_above_the_target():
@@ -80,17 +80,17 @@ def measured(maps):
 
 def test_the_pixel_threshold_is_the_quantile_of_all_pixels():
     maps = RANDOM.beta(0.5, 8, (30, 40, 40)).astype(np.float32)
-    found = calibration.pixel_threshold(*measured(maps), 0.01)
-    rate = (maps.astype(np.float64) >= found['threshold']).mean()
-    assert rate == found['expected_fpr'] <= 0.01
-    assert found['threshold'] == pytest.approx(np.quantile(maps, 0.99), rel=0.01)
-    assert found['interval'][0] <= rate <= found['interval'][1]
+    result = calibration.pixel_threshold(*measured(maps), 0.01)
+    rate = (maps.astype(np.float64) >= result['threshold']).mean()
+    assert rate == result['expected_fpr'] <= 0.01
+    assert result['threshold'] == pytest.approx(np.quantile(maps, 0.99), rel=0.01)
+    assert result['interval'][0] <= rate <= result['interval'][1]
 
 
 def test_the_pixel_interval_of_one_pixel_images_is_that_of_images():
     values = RANDOM.uniform(0, 1, 400).astype(np.float32)
-    found = calibration.pixel_threshold(*measured(values[:, None, None]), 0.1, resamples=4000)
-    np.testing.assert_allclose(found['interval'], stats.beta(40, 361).interval(0.95), rtol=0.1)
+    result = calibration.pixel_threshold(*measured(values[:, None, None]), 0.1, resamples=4000)
+    np.testing.assert_allclose(result['interval'], stats.beta(40, 361).interval(0.95), rtol=0.1)
 
 
 def test_pixels_that_are_copies_of_each_other_say_no_more_than_one():
@@ -101,9 +101,9 @@ def test_pixels_that_are_copies_of_each_other_say_no_more_than_one():
 
 
 def test_a_map_that_is_one_everywhere_gets_a_threshold_that_no_pixel_reaches():
-    found = calibration.pixel_threshold(*measured(np.ones((3, 4, 4), np.float32)), 0.01)
-    assert found['threshold'] > 1
-    assert found['expected_fpr'] == 0
+    result = calibration.pixel_threshold(*measured(np.ones((3, 4, 4), np.float32)), 0.01)
+    assert result['threshold'] > 1
+    assert result['expected_fpr'] == 0
 
 
 def test_few_normals_are_said_to_be_few_for_pixels_too():
@@ -122,28 +122,56 @@ def calibrate(number=40, **rates):
 
 
 def test_a_calibration_comes_back_as_it_was_written(tmp_path):
-    found = calibrate()
-    calibration.write(tmp_path, found, source='tests', **SETTINGS)
-    assert {**found, **SETTINGS, 'source': 'tests', 'schema': 1} == calibration.read(tmp_path)
-    back, note = calibration.find(tmp_path, **SETTINGS)
-    assert back['image']['threshold'] == found['image']['threshold']
+    written = calibrate()
+    calibration.write(tmp_path, written, source='tests', **SETTINGS)
+    assert {**written, **SETTINGS, 'source': 'tests', 'schema': 1} == calibration.read(tmp_path)
+    fitting, note = calibration.find(tmp_path, **SETTINGS)
+    assert fitting['image']['threshold'] == written['image']['threshold']
     assert '40 normal images' in note
     assert 'ncalibrated' not in note
     json.loads((tmp_path / 'calibration.json').read_text(), parse_constant=pytest.fail)
 
 
+class Measured:
+    """A detector whose score of a picture is its mean, and whose map is its first channel."""
+
+    def measure(self, pictures):
+        for picture in pictures:
+            yield picture.mean() / 255, picture[..., 0].astype(np.float32) / 255
+
+    def settings(self):
+        return SETTINGS
+
+
+def test_a_run_is_calibrated_on_pictures_for_its_detector(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (25, 6, 6, 3), np.uint8)
+    rates = {'target_fpr': 0.1, 'pixel_target_fpr': 0.02}
+    calibrated = calibration.calibrate_run(tmp_path, Measured(), iter(pictures), source='tests', **rates)
+    assert calibrated['normals'] == 25
+    means = np.sort(pictures.mean(axis=(1, 2, 3)) / 255)
+    assert calibrated['image']['threshold'] == pytest.approx(means[-2])  # floor(0.1 * 26) = 2
+    assert calibration.read(tmp_path) == {**calibrated, **SETTINGS, 'source': 'tests', 'schema': 1}
+    sentence = calibration.describe(calibrated)
+    assert calibration.find(tmp_path, **SETTINGS) == (calibration.read(tmp_path), sentence)
+    low, high = 100 * np.array(stats.beta(2, 24).interval(0.95))
+    assert sentence == (
+        'Calibrated on 25 normal images: 7.7 % of normal images are expected to reach the threshold '
+        f'({low:.2g} to {high:.2g} % with 95 % confidence).'
+    )
+
+
 @pytest.mark.parametrize('change', [{'step': 400}, {'score_window': 5}, {'tile': 64}])
 def test_a_calibration_for_something_else_is_not_used(tmp_path, change):
     calibration.write(tmp_path, calibrate(), source='tests', **SETTINGS)
-    found, note = calibration.find(tmp_path, **{**SETTINGS, **change})
-    assert found is None
+    fitting, note = calibration.find(tmp_path, **{**SETTINGS, **change})
+    assert fitting is None
     (name, value), *_ = change.items()
     assert f'is for {name} {SETTINGS[name]}, not {value}' in note
 
 
 def test_a_run_without_a_calibration_says_so(tmp_path):
-    found, note = calibration.find(tmp_path, **SETTINGS)
-    assert found is None
+    fitting, note = calibration.find(tmp_path, **SETTINGS)
+    assert fitting is None
     assert note.startswith('Uncalibrated')
 
 

@@ -1,4 +1,4 @@
-"""Charts: values in their places, ticks where they say they are, nothing that is not a number drawn."""
+"""Charts: values in their places, ticks where their text says, and gaps where there is no number."""
 
 import re
 
@@ -69,7 +69,7 @@ def test_a_lone_point_is_drawn():
     assert len(line['path']) > 8
 
 
-def test_a_histogram_holds_every_value_in_shares_of_its_own():
+def test_each_half_of_a_histogram_shows_shares_of_its_own_values():
     values = np.random.default_rng(0).random(50)
     chart = charts.mirrored_histogram('', ('a', [0.5] * 4), ('b', [*values, np.nan]), Axis(0, 1), bins=10)
     one, many = (np.array(re.findall(r'v([\d.]+)h', bars['path']), float) for bars in chart['bars'])

@@ -79,7 +79,7 @@ def truncate(folder):
 
 
 def change_a_number(folder):
-    """What no checksum of the storage can find: another number, stored as it should be."""
+    """Stores another number, and correctly, so that no checksum of the storage can notice it."""
     state = make_state(4)
     state.params['kernel'][0, 0, 0, 0] += 1
     shutil.rmtree(folder)
@@ -140,18 +140,18 @@ def test_a_training_goes_on_from_the_next_older_one_and_saves_the_damaged_step_a
 def test_wherever_a_byte_is_flipped_or_a_file_cut_only_what_was_saved_is_restored(workdir):
     newest = workdir / 'checkpoints' / '4'
     files = [path for path in newest.rglob('*') if path.is_file() and path.stat().st_size]
-    random, found = np.random.default_rng(0), []
+    random, restored = np.random.default_rng(0), []
     for path in files:
         content = path.read_bytes()
         for position in random.integers(len(content), size=3):
             flip(path, position)
-            found.append(checkpoints.restore_variables(workdir, VARIABLES))
+            restored.append(checkpoints.restore_variables(workdir, VARIABLES))
             path.write_bytes(content)
         os.truncate(path, len(content) // 2)
-        found.append(checkpoints.restore_variables(workdir, VARIABLES))
+        restored.append(checkpoints.restore_variables(workdir, VARIABLES))
         path.write_bytes(content)
-    assert {step for step, _ in found} == {2, 4}
-    for step, variables in found:
+    assert {step for step, _ in restored} == {2, 4}
+    for step, variables in restored:
         expected = make_state(step)
         for name in ('kernel', 'half'):
             np.testing.assert_array_equal(variables['params'][name], expected.params[name])
@@ -207,7 +207,7 @@ def test_the_hash_differs_where_a_path_a_shape_a_dtype_or_a_byte_does():
     ]
     assert len({checkpoints.content_hash(tree) for tree in trees}) == len(trees)
     assert checkpoints.content_hash({'a': jax.numpy.asarray(number)}) == checkpoints.content_hash(trees[0])
-    # In memory it may lie in any order.
+    # The order in memory does not matter.
     table = np.arange(12, dtype=np.float32).reshape(3, 4)
     assert checkpoints.content_hash([table.T]) == checkpoints.content_hash([table.T.copy()])
 

@@ -13,7 +13,7 @@ QUICKSTART = '--config=configs/quickstart.py'
 # A script as train.py is, without the seconds that TensorFlow and JAX take to load.
 SCRIPT = """
 from absl import flags
-from configs import command_line
+from commands import command_line
 from draem_jax.errors import Diverged, Preempted, UserError
 
 def main():
@@ -29,14 +29,14 @@ def main():
 
 command_line.define_config_file()
 flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
-command_line.run(main)
+command_line.main(main)
 """
 
 HOSTS_SCRIPT = """
-from configs import command_line
+from commands import command_line
 
 command_line.define_hosts()
-command_line.run(lambda: print(command_line.hosts()))
+command_line.main(lambda: print(command_line.hosts()))
 """
 
 
@@ -66,7 +66,7 @@ def assert_one_line(result, *parts):
         ([QUICKSTART], ['--workdir']),
         (['--config=configs/quickstrat.py', '--workdir=run'], ['configs/quickstrat.py']),
         (['--config=configs', '--workdir=run'], ['configs']),
-        (['--config=configs/checks.py', '--workdir=run'], ['get_config']),
+        (['--config=configs/__init__.py', '--workdir=run'], ['get_config']),
         (['--config=configs/default.py:papper', '--workdir=run'], ['papper', 'official, paper']),
         ([QUICKSTART, '--workdir=wrong'], ["'wrong' is no directory."]),
     ],
@@ -86,7 +86,7 @@ def test_flags_reach_the_config():
 
 def test_arguments_reach_a_script_that_takes_them_wherever_they_stand():
     script = SCRIPT.replace('def main():', 'def main(arguments):\n    print(arguments)')
-    script = script.replace('run(main)', 'run(main, takes_arguments=True)')
+    script = script.replace('main(main)', 'main(main, takes_arguments=True)')
     result = call('-c', script, 'a.png', QUICKSTART, 'b c.png', '--workdir=run', '--', '--c.png', '-d.png')
     assert (result.returncode, result.stderr) == (0, '')
     assert result.stdout.splitlines()[0] == "['a.png', 'b c.png', '--c.png', '-d.png']"

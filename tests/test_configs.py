@@ -1,4 +1,4 @@
-"""The experiment files: that they load, that their values are allowed, and that wrong ones are named in one line."""
+"""The experiment files load, their values are allowed, and wrong values are named in one line."""
 
 import importlib
 import inspect
@@ -113,7 +113,7 @@ def test_data_set_and_category_of_an_experiment_exist(experiment):
 
 
 def message_of(config):
-    """The one line that the checks of train.py raise for a config."""
+    """The one line that train.py's checks raise for a config."""
 
     def check():
         config_checks.check(config)
@@ -183,7 +183,7 @@ def test_a_value_out_of_range_is_named_with_its_field(path, value):
     'path', ['dataset.image_size', 'training.batch_size', 'optimizer.learning_rate', 'optimizer.decay_at']
 )
 def test_a_value_of_another_type_is_named_with_its_field(path):
-    # A config that was read from a file: where it comes from the command line, ml_collections compares the types.
+    # This is a config read from a file; for one from the command line ml_collections compares the types.
     section, field = path.split('.')
     values = load('default').to_dict()
     values[section][field] = 'eight'
@@ -225,7 +225,7 @@ def test_fields_that_an_earlier_version_did_not_know_take_their_defaults():
     assert config.training.seed == 7
 
 
-def test_no_config_at_all_is_told_what_to_pass():
+def test_without_a_config_the_user_is_told_what_to_pass():
     assert '--config=' in message_of(None)
 
 

@@ -35,9 +35,9 @@ def run(tmp_path_factory):
 def calibrated(tmp_path):
     """A run with thresholds of its own: 0.5 of images and 0.6 of pixels, for whole images."""
     workdir = write_run(tmp_path / 'calibrated')
-    found = calibration.calibrate([(0.4, np.zeros((4, 4), np.float32))], target_fpr=0.5, pixel_target_fpr=0.5)
-    found['image']['threshold'], found['pixel']['threshold'] = 0.5, 0.6
-    calibration.write(workdir, found, step=STEP, score_window=3, tile=0, source='by hand')
+    thresholds = calibration.calibrate([(0.4, np.zeros((4, 4), np.float32))], target_fpr=0.5, pixel_target_fpr=0.5)
+    thresholds['image']['threshold'], thresholds['pixel']['threshold'] = 0.5, 0.6
+    calibration.write(workdir, thresholds, step=STEP, score_window=3, tile=0, source='by hand')
     return workdir
 
 
@@ -53,21 +53,21 @@ def test_scores_are_those_of_the_evaluation(tmp_path, antialias):
         expected = {row['filename']: float(row['score']) for row in csv.DictReader(file)}
     assert len(expected) == 5
     assert len(set(expected.values())) == 5
-    found = draem_jax.load(workdir)([tmp_path / 'data' / filename for filename in expected])
-    np.testing.assert_allclose([one.score for one in found], list(expected.values()), rtol=1e-6)
+    detections = draem_jax.load(workdir)([tmp_path / 'data' / filename for filename in expected])
+    np.testing.assert_allclose([one.score for one in detections], list(expected.values()), rtol=1e-6)
 
 
 def test_map_is_that_of_the_networks_at_the_resolution_of_the_image(run):
     image = photo(50, 70)
-    found = draem_jax.load(run)(image)
+    detection = draem_jax.load(run)(image)
     model = networks.Draem(2, 2)
     variables = draem_jax.load(run).variables
     small = images.resize(image, (32, 32))
     _, logits = jax.jit(functools.partial(model.apply, train=False))(variables, small[None].astype(np.float32) / 255)
     expected = np.asarray(scoring.anomaly_map(logits))[0]
     assert expected.std() > 0.005
-    assert (found.map.shape, found.map.dtype) == ((50, 70), np.float32)
-    np.testing.assert_allclose(found.map, images.resize(expected, (50, 70)), atol=1e-5)
+    assert (detection.map.shape, detection.map.dtype) == ((50, 70), np.float32)
+    np.testing.assert_allclose(detection.map, images.resize(expected, (50, 70)), atol=1e-5)
     np.testing.assert_allclose(draem_jax.load(run)(small).map, expected, atol=1e-5)
 
 
@@ -87,21 +87,21 @@ def test_a_path_an_array_and_a_list_say_the_same(run, tmp_path):
 
 def test_without_a_threshold_there_is_no_decision(run):
     detect = draem_jax.load(run)
-    found = detect(photo(40, 36))
-    assert (found.decision, found.boxes, found.area) == (None, None, None)
+    detection = detect(photo(40, 36))
+    assert (detection.decision, detection.boxes, detection.area) == (None, None, None)
     assert detect.calibration_note.startswith('Uncalibrated')
 
 
 def test_calibrated_thresholds_are_used_and_overridden(calibrated):
     detect = draem_jax.load(calibrated)
     assert (detect.threshold, detect.pixel_threshold) == (0.5, 0.6)
-    found = detect(photo(40, 36))
-    assert found.decision == (found.score >= 0.5)
-    assert found.area == (found.map >= 0.6).sum()
-    at_score = draem_jax.load(calibrated, threshold=found.score)
+    detection = detect(photo(40, 36))
+    assert detection.decision == (detection.score >= 0.5)
+    assert detection.area == (detection.map >= 0.6).sum()
+    at_score = draem_jax.load(calibrated, threshold=detection.score)
     assert at_score.pixel_threshold == 0.6
     assert at_score(photo(40, 36)).decision is True
-    above = draem_jax.load(calibrated, threshold=math.nextafter(found.score, 2), pixel_threshold=1.1)
+    above = draem_jax.load(calibrated, threshold=math.nextafter(detection.score, 2), pixel_threshold=1.1)
     assert above(photo(40, 36)).decision is False
     assert above(photo(40, 36)).boxes == ()
 
@@ -118,19 +118,19 @@ def test_tiles_are_looked_at_one_by_one_and_blended(run):
     tiles = tiling.cut(image, (32, 32))
     assert len(tiles) == 6
     expected = tiling.blend([one.map for one in whole(tiles)], (50, 70), (32, 32))
-    found = draem_jax.load(run, tile=32)(image)
-    np.testing.assert_allclose(found.map, expected, atol=1e-6)
-    assert found.score == pytest.approx(float(scoring.image_score(found.map[None], 3)[0]), rel=1e-5)
+    detection = draem_jax.load(run, tile=32)(image)
+    np.testing.assert_allclose(detection.map, expected, atol=1e-6)
+    assert detection.score == pytest.approx(float(scoring.image_score(detection.map[None], 3)[0]), rel=1e-5)
 
 
 def test_tiles_of_several_images_are_not_mixed_up(run):
     pictures = [photo(50, 70, 1), photo(10, 20, 2), photo(32, 32, 3), photo(100, 33, 4)]
     detect = draem_jax.load(run, tile=32)
-    for picture, found in zip(pictures, detect(pictures), strict=True):
+    for picture, detection in zip(pictures, detect(pictures), strict=True):
         alone = detect(picture)
-        assert found.map.shape == picture.shape[:2]
-        np.testing.assert_allclose(found.map, alone.map, atol=1e-6)
-        assert found.score == pytest.approx(alone.score, rel=1e-5)
+        assert detection.map.shape == picture.shape[:2]
+        np.testing.assert_allclose(detection.map, alone.map, atol=1e-6)
+        assert detection.score == pytest.approx(alone.score, rel=1e-5)
 
 
 def test_a_tile_that_holds_the_image_is_the_whole_image(run):
@@ -143,9 +143,9 @@ def test_a_tile_that_holds_the_image_is_the_whole_image(run):
 def test_larger_tiles_are_shrunk_to_the_network(run):
     image = photo(128, 192)
     expected = draem_jax.load(run, tile=32)(images.resize(image, (64, 96)))
-    found = draem_jax.load(run, tile=64)(image)
-    assert found.map.shape == (128, 192)
-    assert found.score == pytest.approx(expected.score, rel=1e-5)
+    detection = draem_jax.load(run, tile=64)(image)
+    assert detection.map.shape == (128, 192)
+    assert detection.score == pytest.approx(expected.score, rel=1e-5)
 
 
 def test_any_device_count_takes_any_batch_size(run):
@@ -213,9 +213,19 @@ def test_the_examples_in_the_docstring_run(tmp_path, monkeypatch):
     write_run(tmp_path / 'runs' / 'parts')
     PIL.Image.fromarray(photo(1500, 2000)).save(tmp_path / 'photo.png')
     monkeypatch.chdir(tmp_path)
-    found = doctest.testmod(detector)
-    assert found.attempted >= 6
-    assert found.failed == 0
+    results = doctest.testmod(detector)
+    assert results.attempted >= 6
+    assert results.failed == 0
+
+
+def test_the_package_shows_what_it_offers():
+    assert {'Detection', 'Detector', '__version__', 'load'} <= set(dir(draem_jax))
+    assert (draem_jax.load, draem_jax.Detector, draem_jax.Detection) == (
+        detector.load,
+        detector.Detector,
+        detector.Detection,
+    )
+    assert draem_jax.__version__.count('.') == 2
 
 
 def test_nothing_else_is_an_attribute_of_the_package():
@@ -227,8 +237,9 @@ CODE = """
 import sys
 import numpy as np
 import draem_jax
+dir(draem_jax)
 assert not {'jax', 'flax'} & set(sys.modules)
-found = draem_jax.load(sys.argv[1])(np.zeros((40, 36, 3), np.uint8))
+draem_jax.load(sys.argv[1])(np.zeros((40, 36, 3), np.uint8))
 import predict
 sys.path.append('tools')
 import calibrate
@@ -247,5 +258,5 @@ def test_nothing_here_needs_tensorflow(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     loaded = set(result.stdout.splitlines()[-1].split())
-    assert {'jax', 'draem_jax.detection.detector', 'draem_jax.calibration'} <= loaded
+    assert {'jax', 'draem_jax.detection.detector', 'draem_jax.detection.calibration'} <= loaded
     assert loaded & {'tensorflow', 'tensorflow_datasets', 'data'} == set()

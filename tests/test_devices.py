@@ -23,9 +23,9 @@ def test_split_gives_each_device_the_next_examples_and_join_takes_it_back():
 
 def test_prefetched_batches_are_on_the_devices_in_their_order():
     batches = [{'image': np.full((8, 2), k, np.uint8)} for k in range(5)]
-    found = list(devices.prefetch(iter(batches)))
-    assert [int(batch['image'][0, 0, 0]) for batch in found] == [*range(5)]
-    for batch in found:
+    prefetched = list(devices.prefetch(iter(batches)))
+    assert [int(batch['image'][0, 0, 0]) for batch in prefetched] == [*range(5)]
+    for batch in prefetched:
         assert batch['image'].shape == (4, 2, 2)
         assert {(shard.device, shard.data.shape) for shard in batch['image'].addressable_shards} == {
             (device, (1, 2, 2)) for device in jax.devices()
@@ -59,8 +59,8 @@ def test_a_replicated_state_needs_no_copy_in_a_mapped_update():
 def test_a_prediction_is_that_of_each_image():
     predict = devices.parallel_predict(lambda variables, images: {'sum': images.sum(axis=(1, 2, 3)) + variables})
     images = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3)).astype(np.int32)
-    found = devices.predict_batch(predict, np.int32(1), images)
-    np.testing.assert_array_equal(found['sum'], images.sum(axis=(1, 2, 3)) + 1)
+    outputs = devices.predict_batch(predict, np.int32(1), images)
+    np.testing.assert_array_equal(outputs['sum'], images.sum(axis=(1, 2, 3)) + 1)
 
 
 @pytest.mark.parametrize(('batch_size', 'slices'), [(6, 1), (0, 1), (4, 2), (20, 3)])

@@ -17,12 +17,12 @@ OPTIONS = {'mask_rule': 'half', 'aupro_max_fpr': 0.3, 'has_report': True, 'sheet
 ABOUT = {
     'step': 5,
     'dataset': {'name': 'folder', 'category': '', 'image_size': [SIZE, SIZE], 'note': None},
-    'options': OPTIONS,
+    'options': {'mask_rule': 'half', 'aupro_max_fpr': 0.3, 'score_window': 5},
 }
 
 
 def make_batches(count=10, batch_size=4):
-    """Greys that say which image it is; every second one is defective, and of those every other has no mask."""
+    """Images whose grey is their number; every second one is defective, and every fourth one has no mask."""
     for first in range(0, count, batch_size):
         indices = range(first, min(first + batch_size, count))
         image = np.zeros((batch_size, SIZE, SIZE, 3), np.uint8)
@@ -41,7 +41,7 @@ def make_batches(count=10, batch_size=4):
 
 
 def predict(variables, batch):
-    """As a mapped function: [D, B/D, ...]. The score of an image is its grey."""
+    """Stands for a mapped function, [D, B/D, ...]; the score of an image is its grey."""
     score = batch[..., 0, 0, 0].astype(np.float32) / 255
     maps = np.broadcast_to(score[..., None, None], batch.shape[:-1]).copy()
     return {'reconstruction': batch, 'map': maps, 'score': score}
@@ -67,9 +67,9 @@ def test_every_real_example_is_predicted_once_with_its_picture(tmp_path):
 
 
 def test_an_evaluation_leaves_what_the_contract_says(tmp_path):
-    found = write(tmp_path, make_batches())
+    record = write(tmp_path, make_batches())
     folder = run_directory.evaluation_folder(tmp_path, 5)
-    assert json.loads((folder / 'results.json').read_text()) == found
+    assert json.loads((folder / 'results.json').read_text()) == record
     names = {'results.json', 'results.csv', 'scores.csv', 'report', 'best.png', 'worst.png', 'doubtful.png'}
     assert {path.name for path in folder.iterdir()} <= names
     assert (folder / 'report' / 'index.html').is_file()
@@ -108,7 +108,7 @@ def test_a_picture_that_cannot_be_written_is_no_silent_gap(tmp_path):
 
 
 class FakeRun:
-    """Stands for a training elsewhere: a script of what is on disk at each look, and what was evaluated."""
+    """Stands for a training elsewhere: it says what is on disk at each look, and remembers what was evaluated."""
 
     def __init__(self, monkeypatch, looks, unreadable=()):
         self.looks, self.unreadable, self.evaluated = list(looks), unreadable, []

@@ -1,6 +1,10 @@
 """The image reader, held against Pillow and against formulas."""
 
+import io
+import pathlib
 import struct
+import subprocess
+import sys
 import zlib
 
 import cv2
@@ -12,6 +16,7 @@ import pytest
 from draem_jax import images
 from draem_jax.errors import UserError
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 _RNG = np.random.default_rng(0)
 _RGB = _RNG.integers(0, 256, (20, 31, 3), dtype=np.uint8)
 _GREY = _RGB[..., 0]
@@ -113,27 +118,68 @@ def test_missing_file_and_folder_are_refused(tmp_path):
         images.read_image(tmp_path)
 
 
-def _huge_png():
-    header = b'IHDR' + struct.pack('>IIBBBBB', 100_000, 90_000, 8, 0, 0, 0, 0)
+def _png_header(width, height):
+    header = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
     chunks = struct.pack('>I', 13) + header + struct.pack('>I', zlib.crc32(header))
     return b'\x89PNG\r\n\x1a\n' + chunks + b'\0\0\0\0IEND\xaeB`\x82'
 
 
-def _huge_bmp():
-    return b'BM' + struct.pack('<IHHIIiiHHIIiiII', 54, 0, 0, 54, 40, 100_000, -90_000, 1, 24, 0, 0, 0, 0, 0, 0)
+def _bmp_header(width, height):
+    return b'BM' + struct.pack('<IHHIIiiHHIIiiII', 54, 0, 0, 54, 40, width, -height, 1, 24, 0, 0, 0, 0, 0, 0)
 
 
-def _huge_jpeg():
+def _jpeg_header(width, height):
     comment = b'\xff\xfe' + struct.pack('>H', 13) + b'\xff\xc0' + b'\0' * 9  # Looks like a frame of 0 x 0 pixels.
-    return b'\xff\xd8' + comment + b'\xff\xc2' + struct.pack('>HBHHB', 17, 8, 50_000, 60_000, 3) + b'\0' * 9
+    frame = b'\xff\xc2' + struct.pack('>HBHHB', 17, 8, height, width, 3) + b'\0' * 9
+    return b'\xff\xd8' + comment + frame + b'\xff\xda\0\2'
 
 
-@pytest.mark.parametrize('data', [_huge_png(), _huge_bmp(), _huge_jpeg()], ids=['png', 'bmp', 'jpeg'])
-def test_header_that_claims_too_many_pixels_is_refused_before_decoding(tmp_path, monkeypatch, data):
+def _tiff_header(width, height):
+    tags = {256: width, 257: height, 273: 8, 279: 1}
+    entries = [struct.pack('<HHII', tag, 4, 1, value) for tag, value in tags.items()]
+    return b'II*\0' + struct.pack('<IH', 8, len(entries)) + b''.join(entries) + bytes(4)
+
+
+_HEADERS = pytest.mark.parametrize(
+    'header', [_png_header, _bmp_header, _jpeg_header, _tiff_header], ids=['png', 'bmp', 'jpeg', 'tiff']
+)
+
+
+@_HEADERS
+def test_header_that_claims_too_many_pixels_is_refused_before_decoding(tmp_path, monkeypatch, header):
     monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('decoded'))
-    (tmp_path / 'image').write_bytes(data)
-    with pytest.raises(UserError, match=r"image'.* pixels are more than"):
+    (tmp_path / 'image').write_bytes(header(60_000, 50_000))
+    with pytest.raises(UserError, match=r"image': 60000 x 50000 pixels are more than"):
         images.read_image(tmp_path / 'image')
+
+
+@_HEADERS
+def test_the_largest_size_is_decoded_although_pillow_would_refuse_it(tmp_path, monkeypatch, recwarn, header):
+    decoded = np.full((2, 3, 3), 7, np.uint8)
+    monkeypatch.setattr(cv2, 'imdecode', lambda *_: decoded)
+    (tmp_path / 'image').write_bytes(header(16384, 16384))
+    with pytest.raises(PIL.Image.DecompressionBombError):
+        PIL.Image.open(io.BytesIO(header(16384, 16384)))
+    np.testing.assert_array_equal(images.read_image(tmp_path / 'image'), decoded)
+    (tmp_path / 'image').write_bytes(header(16384, 16385))
+    with pytest.raises(UserError, match='more than'):
+        images.read_image(tmp_path / 'image')
+    assert not recwarn.list
+
+
+def test_damaged_metadata_is_passed_over_in_silence(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x010F] = 'a maker with a name'
+    file = io.BytesIO()
+    PIL.Image.fromarray(_RGB).save(file, 'JPEG', exif=exif)
+    data = file.getvalue().replace(struct.pack('>HHI', 0x010F, 2, 20), struct.pack('>HHI', 0x010F, 2, 65535))
+    with pytest.warns(UserWarning, match='Tag data larger than file|Truncated File Read'):  # As versions put it.
+        PIL.Image.open(io.BytesIO(data))
+    (tmp_path / 'image.jpg').write_bytes(data)
+    code = 'import sys; from draem_jax import images; print(images.read_image(sys.argv[1]).shape)'
+    command = [sys.executable, '-c', code, str(tmp_path / 'image.jpg')]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ('(20, 31, 3)\n', '')
 
 
 def test_mask_is_the_largest_colour_channel_without_alpha(tmp_path):
@@ -155,9 +201,9 @@ def test_mask_of_two_values_reaches_255_however_it_was_written(tmp_path, low, hi
 def test_mask_of_defect_numbers_is_255_wherever_there_is_one(tmp_path, dtype):
     numbers = (_GREY % 4).astype(dtype)
     PIL.Image.fromarray(numbers).save(tmp_path / 'mask.png')
-    found = images.read_mask(tmp_path / 'mask.png', holds_ids=True)
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, np.where(numbers > 0, 255, 0))
+    mask = images.read_mask(tmp_path / 'mask.png', holds_ids=True)
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, np.where(numbers > 0, 255, 0))
 
 
 def test_1_bit_mask_and_empty_mask(tmp_path):

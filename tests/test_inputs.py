@@ -34,9 +34,9 @@ def test_a_line_says_what_was_read_and_what_it_takes(dataset, tmp_path):
 @pytest.mark.parametrize(('source', 'words'), [('colour', 'plain colours'), ('self', 'patches of the normal images')])
 def test_sources_that_need_no_textures(dataset, source, words):
     dataset.texture_source = source
-    found = inputs.load(**dataset)
-    assert found.textures == source
-    assert words in str(found)
+    loaded = inputs.load(**dataset)
+    assert loaded.textures == source
+    assert words in str(loaded)
 
 
 def test_drawn_textures_have_the_size_and_the_number_asked_for(dataset):
@@ -61,7 +61,7 @@ def dtd_archive(tmp_path):
     """Three textures, one for each split, packed as DTD is, where TFDS looks for it."""
     archive = tmp_path / 'downloads' / 'manual' / 'dtd-r1.0.1.tar.gz'
     archive.parent.mkdir(parents=True)
-    with tarfile.open(archive, 'w') as tar:  # As the original: a plain tar whatever its name says.
+    with tarfile.open(archive, 'w') as tar:  # a plain tar, as the original is, whatever its name says
 
         def add(name, data):
             info = tarfile.TarInfo(name)
@@ -102,9 +102,9 @@ def test_several_categories_are_one_training_set(dataset, tmp_path):
         draw_tree(tmp_path / 'mvtec' / category, train=greys)
     dataset.name, dataset.root, dataset.texture_source = 'mvtec_ad', str(tmp_path / 'mvtec'), 'colour'
     dataset.category, dataset.validation_fraction = 'bottle,screw', 0.25
-    found = inputs.load(**dataset)
-    assert (found.normals.shape, found.held_out.shape) == ((9, 32, 32, 3), (3, 32, 32, 3))
-    greys = sorted(int(bank[k][0, 0, 0]) for bank in (found.normals, found.held_out) for k in range(len(bank)))
+    loaded = inputs.load(**dataset)
+    assert (loaded.normals.shape, loaded.held_out.shape) == ((9, 32, 32, 3), (3, 32, 32, 3))
+    greys = sorted(int(bank[k][0, 0, 0]) for bank in (loaded.normals, loaded.held_out) for k in range(len(bank)))
     assert greys == sorted([*range(4), *range(8)])
 
 

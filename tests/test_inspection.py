@@ -1,9 +1,6 @@
 """The check of a data set: a good one has no findings, and each thing that is wrong is found once, and named."""
 
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import PIL.Image
@@ -12,8 +9,6 @@ from trees import draw_tree, write_image, write_mask
 
 import data
 from data import inspection
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -94,10 +89,10 @@ def test_a_defect_type_without_masks_is_a_warning(root):
 def test_the_same_picture_twice(root, one, other, severity, kind):
     (root / other).parent.mkdir(exist_ok=True)
     PIL.Image.open(root / one).save(root / other)
-    (found,) = (finding for finding in check(root).findings if finding.kind != 'no masks')
-    assert (found.severity, found.kind) == (severity, kind)
-    assert one in found.text
-    assert other in found.text
+    (finding,) = (finding for finding in check(root).findings if finding.kind != 'no masks')
+    assert (finding.severity, finding.kind) == (severity, kind)
+    assert one in finding.text
+    assert other in finding.text
 
 
 def test_pictures_of_the_same_bytes_in_another_shape_are_not_the_same(root):
@@ -122,39 +117,3 @@ def test_a_drawn_data_set_is_checked_through_tfds(tmp_path, monkeypatch):
     report = inspection.check(builder)
     assert report.counts == {('train', 'good'): (1, 0), ('test', 'good'): (1, 0), ('test', 'hole'): (2, 2)}
     assert {finding.kind for finding in report.findings} == {'in training and test', 'twice in a split'}
-
-
-def test_description_lists_so_many_of_a_kind_and_counts_the_others(root):
-    for k in range(3):
-        (root / f'train/good/00{k}.png').write_bytes(b'')
-    lines = inspection.describe(check(root), limit=2).splitlines()
-    assert sum('is empty' in line for line in lines) == 2
-    assert 'error, unreadable file: ... and 1 more' in lines
-    assert lines[-1] == '3 error(s), 0 warning(s).'
-    assert 'test   scratch           2      2' in lines
-
-
-def call(*arguments):
-    script = [sys.executable, 'tools/check_data.py', '--config=configs/folder.py', *arguments]
-    return subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_the_tool_exits_with_0_for_warnings_and_1_for_errors_and_writes_nothing(root):
-    (root / 'test/good/000.png').rename(root / 'test/good/again.png')
-    shutil.copy(root / 'test/good/001.png', root / 'test/good/again.png')
-    before = sorted(root.rglob('*'))
-    result = call(f'--config.dataset.root={root}')
-    assert (result.returncode, result.stderr) == (0, '')
-    assert result.stdout.endswith('0 error(s), 1 warning(s).\n')
-    (root / 'train/good/000.png').write_bytes(b'')
-    result = call(f'--config.dataset.root={root}')
-    assert (result.returncode, result.stderr) == (1, '')
-    assert 'train/good/000.png' in result.stdout
-    assert sorted(root.rglob('*')) == before
-
-
-def test_the_tool_says_in_one_line_what_it_cannot_even_list(tmp_path):
-    result = call(f'--config.dataset.root={tmp_path / "nowhere"}')
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("Error: No folder '")

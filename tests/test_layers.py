@@ -46,24 +46,13 @@ def test_max_pooling_gradient_goes_back_to_where_the_values_came_from():
     np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize('width', [5, 8])  # of the image: of an odd one no pixels go together
-@pytest.mark.parametrize('channels', [(3, 4), (6, 8), (16, 8), (8, 16), (24, 8)])
-@pytest.mark.parametrize('parted_from', [0, 2**30])  # the gradient of the kernel in parts, and XLA's
-def test_convolution_has_the_values_and_gradients_of_lax(width, channels, parted_from, monkeypatch):
-    monkeypatch.setattr(layers, '_PARTED_FROM', parted_from)
-    monkeypatch.setattr(layers, '_PART_BYTES', 400)
-    image = RANDOM.normal(size=(2, 8, width, channels[0])).astype(np.float32)
-    kernel = RANDOM.normal(size=(3, 3, *channels)).astype(np.float32)
-    weight = RANDOM.normal(size=(2, 8, width, channels[1])).astype(np.float32)
+@pytest.mark.parametrize('size', [1, 3])
+def test_convolution_is_that_of_lax(size):
+    image = RANDOM.normal(size=(2, 6, 8, 4)).astype(np.float32)
+    kernel = RANDOM.normal(size=(size, size, 4, 5)).astype(np.float32)
     settings = {'window_strides': (1, 1), 'padding': 'SAME', 'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
-
-    def weighted_sum(convolve):
-        return jax.value_and_grad(lambda x, k: (convolve(x, k, **settings) * weight).sum(), argnums=(0, 1))
-
-    ours = weighted_sum(layers.convolve)(image, kernel)
-    theirs = weighted_sum(lax.conv_general_dilated)(image, kernel)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+    expected = lax.conv_general_dilated(image, kernel, **settings)
+    np.testing.assert_allclose(layers.convolve(image, kernel, **settings), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_upsampling_keeps_bfloat16():

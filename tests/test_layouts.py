@@ -48,7 +48,7 @@ def draw_visa(root):
     for number in ('000', '001'):
         image, mask = f'pcb1/Data/Images/Anomaly/{number}.JPG', f'pcb1/Data/Masks/Anomaly/{number}.png'
         rows.append(('pcb1', 'test', 'anomaly', image, mask))
-    rows.append(('candle', 'train', 'normal', 'candle/Data/Images/Normal/0000.JPG', ''))  # Of another category.
+    rows.append(('candle', 'train', 'normal', 'candle/Data/Images/Normal/0000.JPG', ''))  # of another category
     write_table(root, '1cls', rows)
     few = [('pcb1', 'train', *row[2:]) if row[3].endswith('Anomaly/000.JPG') else row for row in rows]
     write_table(root, '2cls_fewshot', few)
@@ -117,7 +117,7 @@ def draw_ucsd_ped2(root):
         draw(root / f'Test/{clip}_gt/{number:03}.bmp', mask)
 
 
-# Of each: what draws it, its category, the names of the training images, and of each test image name and defect type.
+# {name: (what draws it, its category, the names of the training images, {name of a test image: defect type})}.
 TREES = {
     'visa': (
         draw_visa,
@@ -218,8 +218,8 @@ def test_tfds_load_reads_every_example_and_writes_nothing(make, tmp_path, name):
     category = TREES.get(name, (None, ''))[1]
     loaded = tfds.load(f'{name}/{category}' if category else name, data_dir=tmp_path)
     for split in ('train', 'test'):
-        found = [example['filename'].decode() for example in tfds.as_numpy(loaded[split])]
-        assert found == [record.filename for record in builder.records(split)]
+        names = [example['filename'].decode() for example in tfds.as_numpy(loaded[split])]
+        assert names == [record.filename for record in builder.records(split)]
     assert not builder.is_prepared()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')} == before
 
@@ -363,7 +363,7 @@ def test_a_data_set_without_categories_refuses_one(tmp_path):
         data.make_builder('ksdd2', 'metal', str(tmp_path))
 
 
-# The real ones, where they lie beside the repository.
+# The real data sets, where they lie beside the repository.
 _SHARED = pathlib.Path(__file__).resolve().parent.parent.parent / 'shared' / 'datasets'
 
 

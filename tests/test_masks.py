@@ -36,8 +36,8 @@ def test_mask_areas_are_those_of_the_published_code():
 
 
 def test_number_of_cells_is_capped_on_small_images():
-    found = {size: int(largest_cells_log2(size, 5, 4)) for size in (32, 63, 64, 100, 128, 256, 1024)}
-    assert found == {32: 3, 63: 3, 64: 4, 100: 4, 128: 5, 256: 5, 1024: 5}
+    largest = {size: int(largest_cells_log2(size, 5, 4)) for size in (32, 63, 64, 100, 128, 256, 1024)}
+    assert largest == {32: 3, 63: 3, 64: 4, 100: 4, 128: 5, 256: 5, 1024: 5}
 
 
 def test_large_cells_make_few_regions():
@@ -93,7 +93,7 @@ def test_simplex_fields_have_the_scales_asked_for():
         field[0, 0] = 0.0
         y, x = np.indices(field.shape)
         y = np.minimum(y, 96 - y)
-        # The mean frequency along an axis follows its cells.
+        # The mean frequency along an axis grows with its cells.
         mean_y, mean_x = ((field**2 * axis).sum() / (field**2).sum() for axis in (y, x))
         assert (mean_y > 3 * mean_x) == (cells_y > cells_x)
         assert 0.3 < max(mean_y, mean_x) / 16 < 1.2
@@ -112,11 +112,11 @@ def object_on_background(background, thing):
 
 @pytest.mark.parametrize(('background', 'thing'), [(0, 200), (200, 40), ((10, 200, 10), (10, 10, 200))])
 def test_foreground_is_the_object_whatever_the_background(background, thing):
-    found = foreground(tf.constant(object_on_background(background, thing)), 20).numpy()[..., 0]
-    assert found[22:42, 18:38].all()
-    outside = np.ones_like(found, bool)
+    front = foreground(tf.constant(object_on_background(background, thing)), 20).numpy()[..., 0]
+    assert front[22:42, 18:38].all()
+    outside = np.ones_like(front, bool)
     outside[18:46, 14:42] = False
-    assert not found[outside].any()
+    assert not front[outside].any()
 
 
 def test_foreground_closes_small_gaps_and_leaves_large_ones():
@@ -136,5 +136,5 @@ def test_what_cannot_be_noticed_leaves_the_mask():
     augmented = image.copy()
     augmented[0, 1, 2], augmented[0, 2, 0], augmented[0, 3] = 95, 109, 90
     mask = np.array([0, 1, 1, 1], np.uint8).reshape(1, 4, 1)
-    found = noticeable(tf.constant(mask), tf.constant(augmented), tf.constant(image), 10).numpy()
-    assert found.ravel().tolist() == [0, 0, 0, 1]
+    corrected = noticeable(tf.constant(mask), tf.constant(augmented), tf.constant(image), 10).numpy()
+    assert corrected.ravel().tolist() == [0, 0, 0, 1]

@@ -14,7 +14,7 @@ from draem_jax.model import layers, networks
 
 
 def count_with_biases(subnetwork, channels):
-    """Parameters, with the bias that each normalised convolution has in the authors' code and not in ours."""
+    """Parameters, counted with the biases that normalised convolutions have in the authors' code, not in ours."""
     image = jax.ShapeDtypeStruct((1, 256, 256, channels), jnp.float32)
     shapes = jax.eval_shape(lambda x: subnetwork.init(jax.random.key(0), x, train=False), image)
     running_means = [leaf for path, leaf in jax.tree.leaves_with_path(shapes['batch_stats']) if path[-1].key == 'mean']
@@ -111,7 +111,7 @@ def test_batch_normalisation_rounds_bfloat16_once():
 
 @pytest.fixture(params=['as JAX derives it', 'lean'])
 def gradient_of_normalisation(request, monkeypatch):
-    """The gradient that a CPU takes, and the one of accelerators."""
+    """Uses the gradient of a CPU, or that of accelerators."""
     if request.param == 'lean':
         monkeypatch.setattr(layers, '_normalise', layers._lean_normalise)
 
@@ -160,7 +160,7 @@ def test_batch_normalisation_over_four_devices_has_the_gradients_of_one():
     def on_devices(params, image, weight):
         shared = functools.partial(loss, networks.BatchNorm(axis_name=devices.AXIS))
         params_gradient, image_gradient = jax.grad(shared, argnums=(0, 1))(params, image, weight)
-        return devices.average(params_gradient), image_gradient / devices.count()  # of the mean over devices
+        return devices.average(params_gradient), image_gradient / devices.count()  # The loss is the mean over devices.
 
     four = jax.pmap(on_devices, axis_name=devices.AXIS, in_axes=(None, 0, 0), out_axes=(None, 0))(
         variables['params'], devices.split(image), devices.split(weight)
@@ -171,7 +171,7 @@ def test_batch_normalisation_over_four_devices_has_the_gradients_of_one():
 
 def test_rematerialisation_changes_neither_values_nor_gradients():
     image = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
-    found = []
+    results = []
     for remat in (False, True):
         block = networks.ConvBlock((4, 4), remat=remat)
         variables = networks.init_variables(block, (32, 32), seed=0)
@@ -182,9 +182,9 @@ def test_rematerialisation_changes_neither_values_nor_gradients():
             )
             return jnp.square(out).mean(), changes
 
-        found.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params']))
-    assert jax.tree.structure(found[0]) == jax.tree.structure(found[1])
-    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        results.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params']))
+    assert jax.tree.structure(results[0]) == jax.tree.structure(results[1])
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 

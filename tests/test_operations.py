@@ -13,7 +13,7 @@ from data.synthesis import operations
 
 
 def photograph(height=45, width=60, seed=0):
-    """Smooth colours with noise on top: skewed histograms, every channel different, no value missing at the ends."""
+    """Smooth colours with noise: skewed histograms, every channel different, both ends of the range present."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(-60, 300, (5, 6, 3)) * [1.0, 0.7, 0.4] + [0, 40, 10]
     smooth = scipy.ndimage.zoom(coarse, (height / 5, width / 6, 1), order=1)
@@ -127,7 +127,7 @@ def test_strengths_are_those_of_the_published_code():
         return operations.OPERATIONS[name](image, tf.constant([*u, 0.0, 0.0, 0.0][:3]))
 
     highest = 1.0 - 2.0**-23
-    for expected, found in [
+    for expected, changed in [
         (operations.gamma_contrast(image, np.float32([0.5, 1.25, 2.0])), at('gamma_contrast', 0.0, 0.5, highest)),
         (operations.brightness(image, 0.8, 30.0, True), at('brightness', 0.0, highest, 0.4)),
         (operations.brightness(image, 1.2, -30.0, False), at('brightness', highest, 0.0, 0.6)),
@@ -145,7 +145,7 @@ def test_strengths_are_those_of_the_published_code():
         (operations.rotate(image, -45.0), at('rotate', 0.0)),
         (image, at('rotate', 0.5)),
     ]:
-        np.testing.assert_array_equal(expected, found)
+        np.testing.assert_array_equal(changed, expected)
 
 
 ORDERS = [[0, 1, 2], [9, 3, 7], [5, 8, 0], [2, 9, 1], [7, 6, 4], [3, 0, 5], [8, 3, 2]]
@@ -179,7 +179,7 @@ def test_pixels_at_points_are_those_of_the_whole_image(order, count):
     np.testing.assert_array_equal(operations.augment(*arguments, points=points), whole[points])
 
 
-def assert_nearest(found, expected, tolerance=0.501):
-    """uint8 values that are the exact ones rounded; the tolerance admits either neighbour of a tie."""
-    assert found.dtype == tf.uint8
-    np.testing.assert_allclose(found.numpy().astype(np.float64), expected, rtol=0, atol=tolerance)
+def assert_nearest(pixels, expected, tolerance=0.501):
+    """The pixels are the exact values, rounded to uint8; the tolerance admits either neighbour of a tie."""
+    assert pixels.dtype == tf.uint8
+    np.testing.assert_allclose(pixels.numpy().astype(np.float64), expected, rtol=0, atol=tolerance)

@@ -46,7 +46,7 @@ def test_noise_vanishes_on_its_lattice_and_only_there():
 
 
 def test_parallel_gradients_reach_one_and_nothing_exceeds_it():
-    # Gradients that all point at the middle of the one cell: the extreme of the noise, sqrt(2) * sqrt(1/2).
+    # All gradients point at the middle of the one cell: the extreme of the noise, sqrt(2) * sqrt(1/2).
     angles = np.pi * np.array([[1 / 4, 3 / 4], [-1 / 4, -3 / 4]], np.float32)
     noise = perlin_noise(angles, 1, 1, 64, 64).numpy()
     assert noise[32, 32] == pytest.approx(1.0, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Pictures: colours in order, untouched where nothing is found, every image in its cell."""
+"""Pictures: colours in order, untouched where all is normal, every image in its cell."""
 
 import cv2
 import numpy as np
@@ -74,8 +74,8 @@ def test_sheet_places_every_image_once():
     corners = {}
     for row in range(3):
         for column in range(2):
-            found = np.argwhere((picture == colors[row, column]).all(axis=-1))
-            top, left = found.min(axis=0)
+            places = np.argwhere((picture == colors[row, column]).all(axis=-1))
+            top, left = places.min(axis=0)
             np.testing.assert_array_equal(picture[top : top + 256, left : left + 256], rows[row][1][column])
             corners[row, column] = top, left
     assert corners[0, 0][0] == corners[0, 1][0] < corners[1, 0][0] < corners[2, 0][0]

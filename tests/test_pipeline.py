@@ -27,10 +27,10 @@ def stack(batches):
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def assert_equal(found, expected):
-    assert found.keys() == expected.keys()
+def assert_equal(actual, expected):
+    assert actual.keys() == expected.keys()
     for name in expected:
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+        np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
 
 
 @pytest.fixture(scope='module')
@@ -55,8 +55,8 @@ def test_masks_say_where_the_augmented_image_may_differ(run):
 
 def test_every_batch_can_be_reached_without_those_before_it(run):
     for first_batch in (1, 7):
-        found = examples(4, first_batch=first_batch)
-        assert_equal(found, {name: value[4 * first_batch :][:4] for name, value in run.items()})
+        batch = examples(4, first_batch=first_batch)
+        assert_equal(batch, {name: value[4 * first_batch :][:4] for name, value in run.items()})
 
 
 @pytest.mark.parametrize('batch_size', [1, 32])
@@ -66,7 +66,7 @@ def test_an_example_does_not_depend_on_the_size_of_its_batch(run, batch_size):
 
 @pytest.mark.parametrize('threads', [1, 8])
 def test_an_example_does_not_depend_on_the_number_of_threads(run, threads, monkeypatch):
-    monkeypatch.setattr(pipeline, '_cores', lambda: threads)
+    monkeypatch.setattr(pipeline, 'core_count', lambda: threads)
     assert_equal(examples(32), run)
 
 
@@ -77,8 +77,8 @@ def test_another_seed_gives_other_examples(run):
 
 def test_every_normal_image_is_used(run):
     unrotated = examples(32, rotation_probability=0.0)['image']
-    found = {int(np.flatnonzero((image == IMAGES).all(axis=(1, 2, 3)))[0]) for image in unrotated}
-    assert found == {0, 1, 2}
+    used = {int(np.flatnonzero((image == IMAGES).all(axis=(1, 2, 3)))[0]) for image in unrotated}
+    assert used == {0, 1, 2}
 
 
 def test_options_reach_the_synthesis():
@@ -90,19 +90,19 @@ def test_options_reach_the_synthesis():
 
 
 def test_examples_of_the_first_positions_are_the_first_of_the_run(run):
-    found = pipeline.examples(IMAGES, TEXTURES, seed=1, positions=range(10))
-    assert_equal(found, {name: value[:10] for name, value in run.items()})
+    first = pipeline.examples(IMAGES, TEXTURES, seed=1, positions=range(10))
+    assert_equal(first, {name: value[:10] for name, value in run.items()})
 
 
 def test_positions_far_into_a_long_run_are_reached_at_once(run):
-    found = examples(4, first_batch=10**9)
-    assert (found['image'] != run['image'][:4]).any()
+    far = examples(4, first_batch=10**9)
+    assert (far['image'] != run['image'][:4]).any()
 
 
 def test_examples_of_any_positions_in_any_order(run):
     positions = [17, 3, 3, 30]
-    found = pipeline.examples(IMAGES, TEXTURES, seed=1, positions=positions)
-    assert_equal(found, {name: value[positions] for name, value in run.items()})
+    chosen = pipeline.examples(IMAGES, TEXTURES, seed=1, positions=positions)
+    assert_equal(chosen, {name: value[positions] for name, value in run.items()})
 
 
 @pytest.mark.parametrize('process_count', [1, 2, 4])

@@ -30,9 +30,9 @@ def run(tmp_path_factory):
 @pytest.fixture
 def calibrated(run):
     """The run with thresholds (image 0.52, pixel 0.51) that some pictures reach and some do not."""
-    found = calibration.calibrate([(0.4, np.zeros((4, 4), np.float32))], target_fpr=0.5, pixel_target_fpr=0.5)
-    found['image']['threshold'], found['pixel']['threshold'] = 0.52, 0.51
-    calibration.write(run, found, step=STEP, score_window=3, tile=0, source='by hand')
+    thresholds = calibration.calibrate([(0.4, np.zeros((4, 4), np.float32))], target_fpr=0.5, pixel_target_fpr=0.5)
+    thresholds['image']['threshold'], thresholds['pixel']['threshold'] = 0.52, 0.51
+    calibration.write(run, thresholds, step=STEP, score_window=3, tile=0, source='by hand')
     yield run
     (run / 'calibration.json').unlink()
 
@@ -121,8 +121,8 @@ def test_a_folder_of_every_kind_of_image_with_a_broken_one_among_them(calibrated
 
 def test_a_contour_is_drawn_around_each_region_and_not_without_a_threshold(run, tmp_path):
     path = write(tmp_path / 'a.png', photo(64, 64))
-    found = draem_jax.load(run)(path)
-    middle = float(np.median(found.map))
+    detection = draem_jax.load(run)(path)
+    middle = float(np.median(detection.map))
     overlays = []
     for name, options in (('with', {'pixel_threshold': middle}), ('above', {'pixel_threshold': 1.5}), ('none', {})):
         predict.predict(str(run), [str(path)], out=str(tmp_path / name), **options)
@@ -130,7 +130,7 @@ def test_a_contour_is_drawn_around_each_region_and_not_without_a_threshold(run, 
         (row,) = rows_of(tmp_path / name)
         if name == 'with':
             left, top, width, height = row['boxes'][0]
-            inside = found.map[top : top + height, left : left + width] >= middle
+            inside = detection.map[top : top + height, left : left + width] >= middle
             for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]):
                 assert edge.any()  # A box is tight.
     np.testing.assert_array_equal(overlays[1], overlays[2])
@@ -213,13 +213,13 @@ def test_patterns_folders_and_files_come_in_the_order_given_and_each_once(tmp_pa
         (tmp_path / name).touch()
 
     def listed(*inputs):
-        found = predict.list_inputs([str(tmp_path / name) for name in inputs], str(tmp_path / 'out'))
-        return [os.path.relpath(path, tmp_path) for path in found]
+        paths = predict.list_inputs([str(tmp_path / name) for name in inputs], str(tmp_path / 'out'))
+        return [os.path.relpath(path, tmp_path) for path in paths]
 
     assert listed('b/*.png', 'a', 'b') == ['b/2.png', 'a/4.png', 'b/1.jpg', 'b/deep/3.png']
     assert listed('**/*.png') == ['a/4.png', 'b/2.png', 'b/deep/3.png']
     assert listed('*') == ['a/4.png', 'b/1.jpg', 'b/2.png', 'b/deep/3.png']
-    assert listed('.') == ['a/4.png', 'b/1.jpg', 'b/2.png', 'b/deep/3.png']  # Not what was written earlier.
+    assert listed('.') == ['a/4.png', 'b/1.jpg', 'b/2.png', 'b/deep/3.png']  # Without what was written earlier.
     assert listed('b/notes.txt', 'missing.png', 'out/maps/5.png') == ['b/notes.txt', 'missing.png', 'out/maps/5.png']
 
 
@@ -284,18 +284,18 @@ def test_the_command_lines(tmp_path):
         write(tmp_path / 'good' / f'{k}.png', photo(40, 36, k))
     result = call('tools/calibrate.py', f'--workdir={workdir}', f'--normals={tmp_path / "good"}', '--target_fpr=0.2')
     assert (result.returncode, result.stderr) == (0, '')
-    found = json.loads((workdir / 'calibration.json').read_text())
-    assert (found['step'], found['normals'], found['image']['target_fpr']) == (STEP, 10, 0.2)
+    written = json.loads((workdir / 'calibration.json').read_text())
+    assert (written['step'], written['normals'], written['image']['target_fpr']) == (STEP, 10, 0.2)
     result = call('predict.py', tmp_path / 'good', f'--workdir={workdir}', '--maps=none', '--nooverlays', workdir / 'x')
     assert result.returncode == 1
     assert 'Traceback' not in result.stderr
     assert f"'{workdir / 'x'}'" in result.stderr
     rows = rows_of(workdir / 'predictions')
     assert len(rows) == 11
-    # Of ten scores the ninth is the one that one in five may exceed: floor(0.2 * 11) = 2, less the one at it.
+    # One in five may reach the threshold, floor(0.2 * 11) = 2 of ten: it lies just above the ninth score.
     assert sum(row['decision'] == 'NG' for row in rows) == 1
     scores = sorted(row['score'] for row in rows if not row['error'])
-    assert found['image']['threshold'] == pytest.approx(scores[8], rel=1e-5)
+    assert written['image']['threshold'] == pytest.approx(scores[8], rel=1e-5)
 
 
 @pytest.mark.parametrize(

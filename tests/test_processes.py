@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from test_end_to_end import draw_data_set, tiny_config
+from tiny_training import draw_data_set, tiny_config
 
 import evaluate
 import train

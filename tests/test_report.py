@@ -1,55 +1,13 @@
 """The report: numbers that are right, names that stay text, and a page also where there is little to show."""
 
-import csv
 import html.parser
 import json
 import re
-import tomllib
-import xml.etree.ElementTree
-from pathlib import Path
 
-import numpy as np
 import pytest
-from sklearn import metrics as sklearn_metrics
+from report_samples import HOSTILE, make_results, make_rows
 
-from draem_jax import run_directory
-from draem_jax.evaluation import curve, report, results
-
-ROOT = Path(__file__).resolve().parent.parent
-HOSTILE = [
-    '"><script>alert(1)</script>.png',
-    "'onerror='alert(1)",
-    '</script><script>alert(2)</script>',
-    '<!--<script>',
-    '{{ 7 * 7 }}',
-    'größe/检查/الصورة.png',
-    'line\nbreak\u2028.png',
-    'broken\udcff.png',
-    '&amp;',
-    '',
-]
-
-
-def make_rows(count=40, seed=0):
-    generator = np.random.default_rng(seed)
-    rows = []
-    for index in range(count):
-        label = index % 2
-        # One digit fewer than usual, so that some scores tie.
-        score = round(float(np.clip(generator.normal(0.3 + 0.3 * label, 0.2), 0, 1)), 2)
-        kind = ('scratch', 'dent')[index % 4 // 2] if label else 'good'
-        rows.append({'filename': f'{index}.png', 'defect_type': kind, 'label': label, 'score': score, 'has_mask': True})
-    return rows
-
-
-def make_results(rows):
-    found = results.summarise(*([row[key] for row in rows] for key in ('score', 'label', 'defect_type')))
-    about = {
-        'step': 30,
-        'dataset': {'name': 'folder', 'category': '', 'split': 'test', 'image_size': [32, 32], 'note': None},
-        'options': {'aupro_max_fpr': 0.3, 'score_window': 5, 'mask_rule': 'half'},
-    }
-    return {**about, **found, 'versions': {'numpy': np.__version__}}
+from draem_jax.evaluation import report
 
 
 def write(folder, rows, **options):
@@ -80,35 +38,6 @@ class Page(html.parser.HTMLParser):
 
     def data(self):
         return json.loads(self.scripts[0])
-
-
-def points(chart):
-    """The points of the first line of a chart, both axes from 0 to 1."""
-    plot = chart['plot']
-    pairs = np.array(re.findall(r'[ML]([\d.]+) ([\d.]+)', chart['lines'][0]['path']), float)
-    return (pairs[:, 0] - plot['left']) / plot['width'], 1 - (pairs[:, 1] - plot['top']) / plot['height']
-
-
-def score_curves(rows):
-    scores, labels = (np.array([row[key] for row in rows]) for key in ('score', 'label'))
-    return report._score_curves(make_results(rows), scores, labels), scores, labels
-
-
-def test_the_roc_curve_on_paper_is_that_of_scikit_learn():
-    curves, scores, labels = score_curves(make_rows())
-    x, y = points(curves['roc'])
-    false_positives, true_positives, _ = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=False)
-    np.testing.assert_allclose(x, false_positives, atol=2e-4)
-    np.testing.assert_allclose(y, true_positives, atol=3e-4)
-    assert np.trapezoid(y, x) == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-3)
-
-
-def test_the_area_under_the_precision_curve_on_paper_is_average_precision():
-    curves, scores, labels = score_curves(make_rows())
-    x, y = points(curves['precision_recall'])
-    # Steps: upright lines add nothing, the others are level.
-    area = np.trapezoid(y, x)
-    assert area == pytest.approx(sklearn_metrics.average_precision_score(labels, scores), abs=1e-3)
 
 
 def test_names_stay_text_whatever_is_in_them(tmp_path):
@@ -189,43 +118,13 @@ def test_scores_that_are_no_numbers_give_a_page_without_them(tmp_path):
     write(tmp_path, rows)
 
 
+def test_the_page_shows_the_training_where_there_is_a_log(tmp_path):
+    log = [{'step': step, 'loss': 1 / step} for step in range(1, 31)]
+    assert 'Training losses' in write(tmp_path, make_rows(), training_log=log)
+    assert 'Training losses' not in write(tmp_path, make_rows())
+
+
 def test_metrics_without_a_value_are_a_dash_with_the_reason(tmp_path):
     text = write(tmp_path, make_rows())  # No maps were given, so nothing is known of pixels.
     assert re.search(r'data-metric="pixel_auroc">-<', text)
     assert 'No pixel AUROC, pixel AP, pixel F1-max, AUPRO: there are no ground-truth masks.' in text
-
-
-def test_training_curves_pass_over_what_a_crash_cut_short(tmp_path):
-    lines = [{'step': step, 'loss': 1 / step, 'learning_rate': 1e-4} for step in range(1, 1001)]
-    lines[500]['loss'] = None
-    text = ''.join(json.dumps(line) + '\n' for line in lines) + '[]\n7\n{"loss": 1}\n{"step": 30, "lo'
-    (tmp_path / 'metrics.jsonl').write_text(text)
-    log = run_directory.read_training_log(tmp_path)
-    assert log == lines
-    losses, rate = report._training_charts(log, 30)
-    assert (losses['title'], rate['title']) == ('Training losses', 'Learning rate')
-    assert len(re.findall('[ML]', losses['lines'][0]['path'])) <= 400
-    assert 'Training losses' in write(tmp_path, make_rows(), training_log=log)
-    assert run_directory.read_training_log(tmp_path / 'nowhere') == []
-
-
-def test_the_curve_over_checkpoints_holds_those_evaluated_in_order(tmp_path):
-    for step in (100, 20, 30):
-        found = make_results(make_rows(seed=step)) | {'step': step}
-        results.write_results(run_directory.evaluation_folder(tmp_path, step), found, [])
-    (tmp_path / 'evaluation' / '.x.partial').mkdir()
-    folder = curve.write_curve(tmp_path)
-    with (folder / 'curve.csv').open() as file:
-        lines = list(csv.DictReader(file))
-    assert [line['step'] for line in lines] == ['20', '30', '100']
-    assert float(lines[2]['image_auroc']) == make_results(make_rows(seed=100))['metrics']['image_auroc']
-    assert lines[0]['aupro'] == ''
-    picture = xml.etree.ElementTree.parse(folder / 'curve.svg').getroot()
-    assert picture.tag == '{http://www.w3.org/2000/svg}svg'
-
-
-def test_the_wheel_ships_what_the_report_is_made_of():
-    patterns = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['setuptools']['package-data']['draem_jax']
-    shipped = {path for pattern in patterns for path in (ROOT / 'draem_jax').glob(pattern)}
-    others = {path for path in (ROOT / 'draem_jax').rglob('*') if path.is_file() and '__pycache__' not in path.parts}
-    assert others - shipped == set((ROOT / 'draem_jax').glob('*.py'))

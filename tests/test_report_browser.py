@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
-from test_report import HOSTILE, make_results, make_rows
+from report_samples import HOSTILE, make_results, make_rows
 
 from draem_jax import images, pictures
 from draem_jax.evaluation import report, strips
@@ -75,7 +75,7 @@ def browser(chromium, page):
 
 
 def settle(browser):
-    """Waits for two frames: until what was asked for is on the screen."""
+    """Waits for two frames, until what was asked for is on the screen."""
     browser.run('new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(0))))')
 
 
@@ -115,17 +115,17 @@ def test_every_image_is_there_and_pictures_come_as_they_are_needed(browser):
 
 
 def test_names_are_shown_and_never_run(browser):
-    found = set(browser.run("[...document.querySelectorAll('.card .file')].map(node => node.textContent)"))
-    assert {name.encode('utf-8', 'replace').decode() for name in HOSTILE} <= found
+    shown_names = set(browser.run("[...document.querySelectorAll('.card .file')].map(node => node.textContent)"))
+    assert {name.encode('utf-8', 'replace').decode() for name in HOSTILE} <= shown_names
     assert browser.run("document.querySelectorAll('script').length") == 2
     assert browser.run("document.querySelectorAll('b').length") == 0
 
 
 def test_the_page_starts_with_the_decisions_of_python(browser, rows):
-    found = make_results(rows)
-    assert counts(browser) == expected_counts(rows, found['threshold']['image'])
+    results = make_results(rows)
+    assert counts(browser) == expected_counts(rows, results['threshold']['image'])
     text = browser.run("document.getElementById('accuracy').textContent")
-    assert text == f'{100 * found["at_threshold"]["image_accuracy"]:.1f} %'
+    assert text == f'{100 * results["at_threshold"]["image_accuracy"]:.1f} %'
 
 
 @pytest.mark.parametrize('slider', ['slider', 'slider-here'])
@@ -161,8 +161,8 @@ def test_the_thumb_stands_under_the_line_of_the_histogram(browser, width):
 
 
 def test_filters_leave_what_they_name(browser, rows):
-    found = counts(browser)
-    for outcome, count in (('fp', found['fp']), ('fn', found['fn']), ('right', found['tp'] + found['tn'])):
+    decided = counts(browser)
+    for outcome, count in (('fp', decided['fp']), ('fn', decided['fn']), ('right', decided['tp'] + decided['tn'])):
         choose(browser, 'outcome', outcome)
         assert len(shown(browser)) == count
         assert browser.run("document.getElementById('shown').textContent") == f'{count} of {COUNT} images'
@@ -204,7 +204,7 @@ def test_the_page_is_never_wider_than_the_window_and_readable(browser, width, da
     browser.look(width, 900, dark=dark)
     settle(browser)
     assert browser.run('document.documentElement.scrollWidth') <= width
-    # Contrast as WCAG counts it, of the quietest text on both of its grounds.
+    # The contrast, as WCAG counts it, of the quieter texts on both grounds.
     ratios = browser.run(
         """(() => {
           const style = getComputedStyle(document.documentElement);

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from draem_jax.evaluation import metrics, pixel_ranking, results
+from draem_jax.evaluation import metrics, results
+from draem_jax.evaluation.pixel_ranking import PixelRanking
 
 
 def make_test_set(seed=0):
@@ -23,12 +24,20 @@ def make_test_set(seed=0):
     return generator.random(8) + 0.2 * labels, labels, types, maps, masks, has_mask
 
 
+def summarise(scores, labels, types, maps, masks, has_mask):
+    """The results of a test set; few pixels are held in memory at once."""
+    with PixelRanking(block_size=300) as pixels:
+        for index in np.flatnonzero(has_mask):
+            pixels.add(maps[index], masks[index], group=results.pixel_group(labels[index], types[index]))
+        return results.summarise(scores, labels, types, pixels=pixels)
+
+
 def test_metrics_equal_scikit_learn_over_the_images_they_take():
     scores, labels, types, maps, masks, has_mask = make_test_set()
-    found = results.summarise(scores, labels, types, maps, masks, has_mask)
-    assert set(found['metrics']) == set(results.METRICS)
+    record = summarise(scores, labels, types, maps, masks, has_mask)
+    assert set(record['metrics']) == set(results.METRICS)
     for name, chosen in {'all': labels >= 0, 'dent': np.isin(types, ['good', 'dent'])}.items():
-        row = found['metrics'] if name == 'all' else found['per_defect_type'][name]
+        row = record['metrics'] if name == 'all' else record['per_defect_type'][name]
         y, x = masks[chosen & has_mask].ravel(), maps[chosen & has_mask].ravel()
         assert row['image_auroc'] == pytest.approx(sklearn_metrics.roc_auc_score(labels[chosen], scores[chosen]))
         assert row['image_ap'] == pytest.approx(sklearn_metrics.average_precision_score(labels[chosen], scores[chosen]))
@@ -36,40 +45,28 @@ def test_metrics_equal_scikit_learn_over_the_images_they_take():
         assert row['pixel_ap'] == pytest.approx(sklearn_metrics.average_precision_score(y, x), abs=1e-12)
         expected = metrics.aupro(maps[chosen & has_mask], masks[chosen & has_mask])
         assert row['aupro'] == pytest.approx(expected, abs=1e-12)
-    assert found['counts'] == {'normal': 3, 'defective': 5, 'by_type': {'dent': 3, 'scratch': 2}}
-    assert found['notes'] == {}
+    assert record['counts'] == {'normal': 3, 'defective': 5, 'by_type': {'dent': 3, 'scratch': 2}}
+    assert record['notes'] == {}
 
 
 def test_thresholds_reach_their_f1_and_their_rates():
     scores, labels, types, maps, masks, has_mask = make_test_set()
-    found = results.summarise(scores, labels, types, maps, masks, has_mask)
-    decision = scores >= found['threshold']['image']
-    assert sklearn_metrics.f1_score(labels, decision) == pytest.approx(found['metrics']['image_f1_max'])
-    assert found['at_threshold']['image_tpr'] == pytest.approx(decision[labels == 1].mean())
-    assert found['at_threshold']['image_tnr'] == pytest.approx(1 - decision[labels == 0].mean())
-    assert found['at_threshold']['image_accuracy'] == pytest.approx((decision == labels).mean())
-    pixels = maps[has_mask] >= found['threshold']['pixel']
+    record = summarise(scores, labels, types, maps, masks, has_mask)
+    decision = scores >= record['threshold']['image']
+    assert sklearn_metrics.f1_score(labels, decision) == pytest.approx(record['metrics']['image_f1_max'])
+    assert record['at_threshold']['image_tpr'] == pytest.approx(decision[labels == 1].mean())
+    assert record['at_threshold']['image_tnr'] == pytest.approx(1 - decision[labels == 0].mean())
+    assert record['at_threshold']['image_accuracy'] == pytest.approx((decision == labels).mean())
+    pixels = maps[has_mask] >= record['threshold']['pixel']
     expected = sklearn_metrics.f1_score(masks[has_mask].ravel(), pixels.ravel())
-    assert found['metrics']['pixel_f1_max'] == pytest.approx(expected)
-
-
-def test_maps_added_one_by_one_give_the_same():
-    scores, labels, types, maps, masks, has_mask = make_test_set()
-    with pixel_ranking.PixelRanking(block_size=300) as pixels:
-        for index in np.flatnonzero(has_mask):
-            pixels.add(maps[index], masks[index], group=results.pixel_group(labels[index], types[index]))
-        found = results.summarise(scores, labels, types, pixels=pixels)
-    expected = results.summarise(scores, labels, types, maps, masks, has_mask)
-    assert found['metrics'] == pytest.approx(expected['metrics'], abs=1e-12)
-    for name in ('dent', 'scratch'):
-        assert found['per_defect_type'][name] == pytest.approx(expected['per_defect_type'][name], abs=1e-12)
+    assert record['metrics']['pixel_f1_max'] == pytest.approx(expected)
 
 
 def test_a_defect_type_named_like_the_normals_stays_apart():
     maps = np.array([[[0.1, 0.2]], [[0.3, 0.9]]])
-    found = results.summarise([0.1, 0.9], [0, 1], ['good', 'good'], maps, maps > 0.5)
-    assert found['counts'] == {'normal': 1, 'defective': 1, 'by_type': {'good': 1}}
-    assert found['per_defect_type']['good']['image_auroc'] == found['metrics']['pixel_auroc'] == 1.0
+    record = summarise([0.1, 0.9], [0, 1], ['good', 'good'], maps, maps > 0.5, [True, True])
+    assert record['counts'] == {'normal': 1, 'defective': 1, 'by_type': {'good': 1}}
+    assert record['per_defect_type']['good']['image_auroc'] == record['metrics']['pixel_auroc'] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -79,7 +76,6 @@ def test_a_defect_type_named_like_the_normals_stays_apart():
         ({'labels': np.ones(8)}, results.METRICS[:3], 'no normal images'),
         ({'scores': np.full(8, np.nan)}, results.METRICS[:3], 'not finite'),
         ({'maps': np.full((8, 16, 16), np.nan)}, results.METRICS[3:], 'not finite'),
-        ({'masks': None}, results.METRICS[3:], 'no ground-truth masks'),
         ({'has_mask': np.zeros(8)}, results.METRICS[3:], 'no ground-truth masks'),
         ({'has_mask': np.arange(8) < 3}, results.METRICS[3:], 'no ground-truth masks'),
         ({'masks': np.zeros((8, 16, 16))}, results.METRICS[3:], 'no defective pixels'),
@@ -87,24 +83,32 @@ def test_a_defect_type_named_like_the_normals_stays_apart():
     ],
 )
 def test_a_metric_without_a_value_is_none_with_its_reason(change, missing, reason, tmp_path):
-    names = ('scores', 'labels', 'defect_types', 'maps', 'masks', 'has_mask')
+    names = ('scores', 'labels', 'types', 'maps', 'masks', 'has_mask')
     arguments = dict(zip(names, make_test_set(), strict=True)) | change
-    found = results.summarise(**arguments)
+    record = summarise(*arguments.values())
     for name in results.METRICS:
-        assert (found['metrics'][name] is None) == (name in missing)
-        assert (reason in found['notes'].get(name, '')) == (name in missing)
-    results.write_results(tmp_path, found, [])
-    assert reason in results.table(found)
+        assert (record['metrics'][name] is None) == (name in missing)
+        assert (reason in record['notes'].get(name, '')) == (name in missing)
+    results.write_results(tmp_path, record, [])
+    assert reason in results.table(record)
+
+
+def test_without_maps_every_pixel_metric_says_why():
+    scores, labels, types, *_ = make_test_set()
+    record = results.summarise(scores, labels, types)
+    assert [name for name in results.METRICS if record['metrics'][name] is None] == list(results.METRICS[3:])
+    reasons = {record['notes'][f'{prefix}pixel_auroc'] for prefix in ('', 'dent/', 'scratch/')}
+    assert reasons == {'there are no ground-truth masks'}
 
 
 def test_equal_scores_are_a_coin_toss_not_a_gap():
     _, labels, types, maps, masks, has_mask = make_test_set()
-    found = results.summarise(np.ones(8), labels, types, np.ones_like(maps), masks, has_mask)
-    assert found['metrics']['image_auroc'] == found['metrics']['pixel_auroc'] == 0.5
+    record = summarise(np.ones(8), labels, types, np.ones_like(maps), masks, has_mask)
+    assert record['metrics']['image_auroc'] == record['metrics']['pixel_auroc'] == 0.5
 
 
 def test_files_read_back_as_they_were(tmp_path):
-    found = results.summarise(*make_test_set()) | {'step': np.int64(7), 'dataset': 'tiles'}
+    record = summarise(*make_test_set()) | {'step': np.int64(7), 'dataset': 'tiles'}
     awkward = [
         'a,b.png',
         'line\nbreak.png',
@@ -116,37 +120,38 @@ def test_files_read_back_as_they_were(tmp_path):
         '',
     ]
     rows = [
-        {'filename': name, 'defect_type': 'good', 'label': 0, 'score': float(np.float32(0.1)) * index}
+        {'filename': name, 'defect_type': 'good', 'label': 0, 'score': float(np.float32(0.1)) * index, 'has_mask': True}
         for index, name in enumerate(awkward)
     ]
-    results.write_results(tmp_path / 'evaluation' / '7', found, rows)
+    results.write_results(tmp_path / 'evaluation' / '7', record, rows)
     folder = tmp_path / 'evaluation' / '7'
     assert sorted(path.name for path in folder.iterdir()) == ['results.csv', 'results.json', 'scores.csv']
-    assert json.loads((folder / 'results.json').read_text()) == found
+    assert json.loads((folder / 'results.json').read_text()) == record
     with open(folder / 'scores.csv', encoding='utf-8', errors='surrogateescape', newline='') as file:
         read = list(csv.DictReader(file))
+    assert list(read[0]) == ['filename', 'defect_type', 'label', 'score']
     assert [row['filename'] for row in read] == awkward
     assert [float(row['score']) for row in read] == [row['score'] for row in rows]
     with open(folder / 'results.csv', newline='') as file:
         (line,) = csv.DictReader(file)
-    assert {name: float(value) for name, value in line.items()} == found['metrics']
+    assert {name: float(value) for name, value in line.items()} == record['metrics']
 
 
 def test_results_that_json_does_not_know_leave_the_old_file_alone(tmp_path):
-    found = results.summarise(*make_test_set())
-    results.write_results(tmp_path, found, [])
+    record = summarise(*make_test_set())
+    results.write_results(tmp_path, record, [])
     with pytest.raises(ValueError, match='not JSON compliant'):
-        results.write_results(tmp_path, found | {'loss': float('nan')}, [])
-    assert json.loads((tmp_path / 'results.json').read_text()) == found
+        results.write_results(tmp_path, record | {'loss': float('nan')}, [])
+    assert json.loads((tmp_path / 'results.json').read_text()) == record
 
 
 def test_table_shows_every_type_in_aligned_columns():
-    found = results.summarise(*make_test_set())
-    lines = results.table(found).splitlines()
+    record = summarise(*make_test_set())
+    lines = results.table(record).splitlines()
     heads, rows = lines[1], lines[2:5]
     assert [row.split()[0] for row in rows] == ['all', 'dent', 'scratch']
     assert len({len(line) for line in (heads, *rows)}) == 1
-    assert rows[0].split()[2] == f'{100 * found["metrics"]["image_auroc"]:.1f}'
+    assert rows[0].split()[2] == f'{100 * record["metrics"]["image_auroc"]:.1f}'
 
 
 def test_the_mean_over_categories_lacks_what_a_category_lacks():

@@ -1,5 +1,6 @@
 """The directory of a run: what is written, what may change between two starts, and what is no run."""
 
+import datetime
 import json
 
 import pytest
@@ -22,10 +23,10 @@ def changed(section, field, value):
 def test_a_config_comes_back_as_it_was_written(tmp_path):
     config = default.get_config().to_dict()
     run_directory.start(tmp_path / 'new' / 'run', config)
-    found = run_directory.read_config(tmp_path / 'new' / 'run')
-    assert found == json.loads(json.dumps(config))
-    assert found['optimizer']['learning_rate'] == 1e-4
-    assert found['dataset']['image_size'] == [256, 256]
+    read = run_directory.read_config(tmp_path / 'new' / 'run')
+    assert read == json.loads(json.dumps(config))
+    assert read['optimizer']['learning_rate'] == 1e-4
+    assert read['dataset']['image_size'] == [256, 256]
 
 
 def test_the_file_is_plain_json_with_its_schema(tmp_path):
@@ -102,3 +103,51 @@ def test_what_json_cannot_hold_is_refused_and_the_file_stays_whole(tmp_path, val
 def test_evaluations_of_two_steps_lie_apart(tmp_path):
     assert run_directory.evaluation_folder(tmp_path, 5) != run_directory.evaluation_folder(tmp_path, 10)
     assert run_directory.evaluation_folder(tmp_path, 5).is_relative_to(tmp_path)
+
+
+def test_a_run_is_finished_from_its_last_step_until_it_goes_on(tmp_path):
+    assert run_directory.finished_step(tmp_path) is None
+    assert not run_directory.is_finished(tmp_path)
+    run_directory.remove_finished(tmp_path)  # Nothing is there yet, and that is fine.
+    run_directory.write_finished(tmp_path, 40)
+    assert run_directory.finished_step(tmp_path) == 40
+    assert run_directory.is_finished(tmp_path)
+    written = json.loads((tmp_path / 'finished.json').read_text())
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(written['time'])
+    assert abs(age) < datetime.timedelta(minutes=1)
+    run_directory.remove_finished(tmp_path)
+    assert not run_directory.is_finished(tmp_path)
+
+
+@pytest.mark.parametrize('text', ['', '{"step": 4', '{}', '[]', '{"step": null}', '{"step": "last"}'])
+def test_a_damaged_finished_json_is_named_and_does_not_count(tmp_path, text):
+    (tmp_path / 'finished.json').write_text(text)
+    assert not run_directory.is_finished(tmp_path)
+    with pytest.raises(UserError, match=r"finished\.json' does not name a step"):
+        run_directory.finished_step(tmp_path)
+
+
+def test_the_training_log_is_read_without_what_a_crash_cut_short(tmp_path):
+    assert run_directory.read_training_log(tmp_path) == []
+    lines = [
+        '{"step": 5, "loss": 0.5}',
+        '{"step": 10, "loss": 0.',
+        '7',
+        '{"loss": 1}',
+        '{"step": 10, "loss": 0.25}',
+        '{"st',
+    ]
+    (tmp_path / 'metrics.jsonl').write_text('\n'.join(lines))
+    log = run_directory.read_training_log(tmp_path)
+    assert log == [{'step': 5, 'loss': 0.5}, {'step': 10, 'loss': 0.25}]
+
+
+def test_the_held_out_images_are_those_of_the_first_start(tmp_path):
+    assert run_directory.held_out(tmp_path) is None
+    names = {'parts': {'validation': ['train/good/\udcff.png'], 'test': []}}
+    run_directory.write_held_out(tmp_path, names)
+    run_directory.write_held_out(tmp_path, {'parts': {'validation': [], 'test': ['other.png']}})
+    assert run_directory.held_out(tmp_path) == names
+    (tmp_path / 'held_out.json').write_text('{')
+    with pytest.raises(UserError, match=r'held_out\.json'):
+        run_directory.held_out(tmp_path)

@@ -2,12 +2,13 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
 from trees import fill_disk
 
-from draem_jax.training.run_log import RunLog
+from draem_jax.training.run_log import RunLog, averages
 
 
 def lines(workdir):
@@ -92,3 +93,8 @@ def test_on_a_full_disk_the_log_raises_and_waits_for_nothing(small_disk):
 
     with pytest.raises(OSError, match='No space left'):
         write_until_full()
+
+
+def test_averages_are_over_the_steps_for_each_metric():
+    metrics = [{'loss': jnp.float32(loss), 'l2': jnp.float32(2 * loss)} for loss in (1, 2, 6)]
+    assert averages(metrics) == {'loss': 3, 'l2': 6}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data.sets.simulated import drawing, fields
+from data.sets.simulated.simulated_dataset_builder import Builder
 
 DEFECTS = [(category, kind) for category in drawing.CATEGORIES for kind in drawing.kinds(category)]
 
@@ -58,11 +59,10 @@ def test_splits_share_no_surface_and_hold_what_their_names_say(category):
 
 
 def test_builder_returns_what_was_drawn(monkeypatch, tmp_path):
-    builders = pytest.importorskip('data.simulated.simulated_dataset_builder')
     monkeypatch.setattr(drawing, 'TRAIN_IMAGES', 2)
     monkeypatch.setattr(drawing, 'GOOD_TEST_IMAGES', 1)
     monkeypatch.setattr(drawing, 'TEST_IMAGES_PER_KIND', 1)
-    builder = builders.Builder(config='wood', data_dir=tmp_path)
+    builder = Builder(config='wood', data_dir=tmp_path)
     builder.download_and_prepare()
     assert {split: builder.info.splits[split].num_examples for split in ('train', 'test')} == {'train': 2, 'test': 6}
     examples = list(builder.as_dataset(split='test').as_numpy_iterator())

@@ -16,14 +16,14 @@ BUCKET = 'gs://bucket'
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
-    """A folder that epath finds at gs://bucket, whichever of its ways to a bucket it takes."""
+    """A folder that epath takes for gs://bucket, by whichever way it reaches buckets."""
 
     class Stand(backend._OsPathBackend):
         def __getattribute__(self, name):
-            found = super().__getattribute__(name)
-            if not callable(found):
-                return found
-            return lambda path, *rest, **options: found(str(path).replace(BUCKET, str(tmp_path)), *rest, **options)
+            attribute = super().__getattribute__(name)
+            if not callable(attribute):
+                return attribute
+            return lambda path, *rest, **options: attribute(str(path).replace(BUCKET, str(tmp_path)), *rest, **options)
 
     monkeypatch.setattr(backend, 'tf_backend', Stand())
     monkeypatch.setitem(gpath._PREFIX_TO_BACKEND, 'gs', Stand())

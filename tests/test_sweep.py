@@ -1,118 +1,36 @@
-"""The sweep: which cells it runs, on which devices, and what becomes of failures and signals.
-
-Most tests put short scripts in the place of train.py and evaluate.py, which leave the same files.
-"""
+"""The sweep on this machine: which cells it runs, and what becomes of failures and signals."""
 
 import csv
 import fcntl
 import json
-import os
-import pathlib
-import signal
 import statistics
 import subprocess
 import sys
-import textwrap
-import time
-import types
 
 import pytest
-import submitit
 import trees
+from scripted_sweep import QUICKSTART, ROOT, ScriptedSweep
 
 import data
 import sweep
-from commands import launchers, sweep_table
-from configs import folder, quickstart
+from commands.cell_process import CellProcess, open_log
+from commands.cells import list_cells
+from commands.local_launcher import run_locally, slots
+from configs import folder
 from draem_jax.errors import Preempted, UserError
 from draem_jax.evaluation import results
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-QUICKSTART = f'--config={ROOT}/configs/quickstart.py'
-
-TRAIN = """
-import os, pathlib, signal, sys, time
-sys.path.insert(0, {root!r})
-from absl import flags
-from configs import command_line
-from draem_jax import runs
-
-def main():
-    config, workdir = flags.FLAGS.config, flags.FLAGS.workdir
-    category, seed = config.dataset.category, config.training.seed
-    runs.start(workdir, config.to_dict())
-    here = pathlib.Path(__file__).parent
-    {behaviour}
-    runs.write_json(pathlib.Path(workdir) / 'finished.json', {{'step': config.training.steps}})
-
-command_line.define_config_file()
-flags.DEFINE_string('workdir', None, '', required=True)
-command_line.run(main)
-"""
-
-EVALUATE = """
-import os, pathlib, signal, sys, time
-sys.path.insert(0, {root!r})
-from draem_jax import results, runs
-
-workdir = sys.argv[1].removeprefix('--workdir=')
-config = runs.read_config(workdir)
-category, seed = config['dataset']['category'], config['training']['seed']
-here = pathlib.Path(__file__).parent
-{behaviour}
-found = {{
-    'dataset': config['dataset'],
-    'options': config['evaluation'],
-    'metrics': dict.fromkeys(results.METRICS, (len(category) + seed) / 10),
-}}
-runs.write_json(runs.evaluation_folder(workdir, runs.finished_step(workdir)) / 'results.json', found)
-"""
-
-
-class Sweep:
-    """A sweep in a folder of its own, of scripts that behave as told: `train` and `evaluate` are lines of Python."""
-
-    def __init__(self, path):
-        self.workdir, self._scripts = path / 'sweep', path
-        self.behave()
-
-    def behave(self, train='', evaluate=''):
-        for name, script, behaviour in (('train', TRAIN, train), ('evaluate', EVALUATE, evaluate)):
-            lines = textwrap.indent(textwrap.dedent(behaviour), '    ' * (script is TRAIN)).strip() or 'pass'
-            (self._scripts / f'{name}.py').write_text(script.format(behaviour=lines, root=str(ROOT)))
-
-    def plan(self, categories='wood,metal', seeds='0', **changes):
-        config = quickstart.get_config()
-        config.update_from_flattened_dict(changes)
-        arguments = [QUICKSTART, *(f'--config.{field}={value}' for field, value in changes.items())]
-        return sweep.plan(config, self.workdir, categories, seeds, arguments, self._scripts)
-
-    def run(self, *arguments, slots=({},), **changes):
-        cell_jobs = self.plan(*arguments, **changes)
-        return sweep.run_cells(
-            cell_jobs, self.workdir, lambda rest: launchers.run_locally(rest, slots, every_seconds=0.01)
-        )
-
-    def commands(self, cell):
-        """The scripts that were started for a cell, in their order."""
-        log = self.workdir / cell / 'log.txt'
-        lines = log.read_text().splitlines() if log.exists() else []
-        return [pathlib.Path(line.split()[4]).stem for line in lines if line.startswith('--- ')]
-
-    def wrote(self, name):
-        return (self._scripts / name).read_text()
 
 
 @pytest.fixture
 def swept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # Where nothing of ours is found by chance.
     monkeypatch.setenv('PYTHONPATH', '')
-    return Sweep(tmp_path)
+    return ScriptedSweep(tmp_path)
 
 
 def test_every_cell_is_trained_with_its_category_its_seed_and_the_flags_given(swept):
     assert swept.run('wood,metal', '3,5,3', **{'training.steps': 7}) == 0
-    cells = sweep_table.cells(swept.workdir)
+    cells = list_cells(swept.workdir)
     assert [(cell.category, cell.seed) for cell in cells] == [('metal', 3), ('metal', 5), ('wood', 3), ('wood', 5)]
     for cell in cells:
         config = json.loads((cell.workdir / 'config.json').read_text())
@@ -189,8 +107,7 @@ def test_cells_that_run_at_the_same_time_have_devices_of_their_own(swept):
             file.write(f'{start} {time.monotonic()} {device}\\n')
         """
     )
-    slots = launchers.slots(1, lambda: ('gpu', 2), {})
-    assert swept.run('wood,metal', '0,1,2', slots=slots) == 0
+    assert swept.run('wood,metal', '0,1,2', slots=slots(1, lambda: ('gpu', 2), {})) == 0
     runs = [line.split() for line in swept.wrote('times').splitlines()]
     runs = [(float(start), float(end), device) for start, end, device in runs]
     assert len(runs) == 6
@@ -198,38 +115,6 @@ def test_cells_that_run_at_the_same_time_have_devices_of_their_own(swept):
     counts = [sum(start <= moment < end for start, end, _ in runs) for moment, _, _ in runs]
     assert max(counts) == 2
     assert [len(devices) for devices in under_way] == counts
-
-
-@pytest.mark.parametrize(
-    ('devices_per_run', 'visible', 'expected'),
-    [
-        (1, None, ['0', '1', '2', '3', '4']),
-        (2, None, ['0,1', '2,3']),
-        (2, '7, 3,GPU-0aa,GPU-1bb,MIG-2', ['7,3', 'GPU-0aa,GPU-1bb']),
-        (3, '', ['0,1,2']),
-    ],
-)
-def test_gpus_are_shared_out_by_the_names_they_have(devices_per_run, visible, expected):
-    environment = {} if visible is None else {'CUDA_VISIBLE_DEVICES': visible}
-    found = launchers.slots(devices_per_run, lambda: ('gpu', 5), environment)
-    assert found == [{'CUDA_VISIBLE_DEVICES': ids} for ids in expected]
-
-
-def test_all_devices_are_one_slot_and_more_or_those_of_a_tpu_none():
-    assert launchers.slots(0, lambda: pytest.fail('Nobody needs to know.')) == [{}]
-    assert launchers.slots(4, lambda: ('tpu', 4)) == [{}]
-    with pytest.raises(UserError, match=r'--devices_per_run=5: this machine has 4 \(gpu\)'):
-        launchers.slots(5, lambda: ('gpu', 4))
-    with pytest.raises(UserError, match=r'4 tpu devices .* not shared out'):
-        launchers.slots(1, lambda: ('tpu', 4))
-
-
-def test_virtual_devices_of_a_cpu_are_counted_and_shared_out(monkeypatch):
-    monkeypatch.setenv('XLA_FLAGS', '--xla_force_host_platform_device_count=5')
-    first, second = launchers.slots(2)
-    assert first == second
-    monkeypatch.setenv('XLA_FLAGS', first['XLA_FLAGS'])
-    assert launchers.find_devices() == ('cpu', 2)
 
 
 def test_being_asked_to_stop_is_passed_on_and_the_next_start_goes_on(swept, capsys):
@@ -306,13 +191,13 @@ def test_a_cell_is_locked_by_its_process_even_when_the_sweep_is_gone(swept):
     (cell_job,) = swept.plan('wood')
     cell_job.cell.workdir.mkdir(parents=True)
     swept.behave(train="(here / 'runs').touch()\nwhile not (here / 'end').exists(): time.sleep(0.01)")
-    orphan = launchers.CellProcess(cell_job)
+    orphan = CellProcess(cell_job)
     orphan._log.close()
     with pytest.raises(UserError, match='Another process'):
-        launchers.open_log(cell_job)
+        open_log(cell_job)
     orphan.stop()
     orphan.wait()
-    launchers.open_log(cell_job).close()
+    open_log(cell_job).close()
 
 
 def test_a_workdir_that_cannot_be_written_to_is_one_line(swept):
@@ -363,10 +248,10 @@ def folder_plan(path, categories, own='', root='parts'):
 
 def test_a_folder_without_categories_is_a_cell_that_the_table_reads_back(swept, tmp_path):
     cell_jobs = folder_plan(tmp_path, None) + folder_plan(tmp_path, 'bolts/large')
-    assert sweep.run_cells(cell_jobs, swept.workdir, lambda rest: launchers.run_locally(rest, [{}])) == 0
-    found = sweep_table.cells(swept.workdir)
-    assert [(cell.category, cell.seed) for cell in found] == [('bolts_large', 0), ('folder', 0)]
-    configs = [json.loads((cell.workdir / 'config.json').read_text()) for cell in found]
+    assert sweep.run_cells(cell_jobs, swept.workdir, lambda rest: run_locally(rest, [{}])) == 0
+    cells = list_cells(swept.workdir)
+    assert [(cell.category, cell.seed) for cell in cells] == [('bolts_large', 0), ('folder', 0)]
+    configs = [json.loads((cell.workdir / 'config.json').read_text()) for cell in cells]
     assert [config['dataset']['category'] for config in configs] == ['bolts/large', '']
 
 
@@ -382,94 +267,6 @@ def test_categories_of_a_folder_are_named_one_by_one_and_kept_apart(tmp_path):
         folder_plan(tmp_path, 'all')
     with pytest.raises(UserError, match="would share the folder 'a_b'"):
         folder_plan(tmp_path, 'a/b,a_b')
-
-
-# ---- Through submitit ----
-
-
-def on_local(swept, *arguments, **changes):
-    cell_jobs = swept.plan(*arguments, **changes)
-    parameters = {'name': 'sweep', 'timeout_min': 5}
-
-    def launch(rest):
-        return launchers.run_on_cluster(rest, swept.workdir, parameters, cluster='local', every_seconds=0.05)
-
-    return sweep.run_cells(cell_jobs, swept.workdir, launch)
-
-
-def test_jobs_do_what_the_local_launcher_does(swept, capsys):
-    swept.behave(train="if category == 'metal': print('Error: loss nan'); sys.exit(3)")
-    assert on_local(swept) == 1
-    assert 'metal, seed 0: exit code 3: loss nan' in capsys.readouterr().err
-    assert [cell.category for cell in sweep_table.cells(swept.workdir)] == ['metal', 'wood']
-    assert swept.commands('wood/seed_0') == ['train', 'evaluate']
-
-
-def test_a_job_that_is_preempted_saves_and_queues_again(swept):
-    swept.behave(
-        train="""
-        if not (here / 'stopped').exists():
-            def leave(*_):
-                (here / 'stopped').touch()
-                sys.exit(42)
-            signal.signal(signal.SIGTERM, leave)
-            import submitit
-            os.kill(os.getppid(), submitit.JobEnvironment._usr_sig())
-            time.sleep(30)
-            sys.exit(1)
-        """
-    )
-    assert on_local(swept, 'wood') == 0
-    assert swept.commands('wood/seed_0') == ['train', 'train', 'evaluate']
-
-
-def test_a_job_that_dies_is_a_failure_that_names_its_log(swept, monkeypatch, capsys):
-    monkeypatch.setattr(submitit.Job, '_results_timeout_s', 0)  # It allows for slow file systems.
-    swept.behave(train='os.kill(os.getppid(), signal.SIGKILL)')
-    assert on_local(swept, 'wood') == 1
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith('Error: wood, seed 0: Job ')
-    assert str(swept.workdir / 'jobs') in line
-
-
-SBATCH = """#!{python}
-import pathlib, sys
-here = pathlib.Path(__file__).parent
-text = pathlib.Path(sys.argv[-1]).read_text()
-with (here / 'submitted').open('a') as file:
-    file.write(text)
-print('Submitted batch job 71')
-"""
-SACCT = """#!{python}
-import pathlib
-print((pathlib.Path(__file__).parent / 'states').read_text())
-"""
-
-
-def test_jobs_that_slurm_still_has_are_not_submitted_again(swept, tmp_path, monkeypatch, capsys):
-    for name, text in (('sbatch', SBATCH), ('sacct', SACCT), ('srun', '#!{python}\n')):
-        (tmp_path / name).write_text(text.format(python=sys.executable))
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
-    cell_jobs = swept.plan()
-    options = {'timeout_min': 60, 'gpus_per_node': 2, 'slurm_additional_parameters': {'account': 'vision'}}
-
-    ctrl_c = types.SimpleNamespace(sleep=lambda _: os.kill(os.getpid(), signal.SIGINT), strftime=time.strftime)
-    monkeypatch.setattr(launchers, 'time', ctrl_c)
-    for state in ('PENDING', 'CANCELLED by 0'):
-        (tmp_path / 'states').write_text(f'JobID|State\n71_0|PENDING\n71_1|{state}\n')
-        with pytest.raises(Preempted, match='2 of 2'):
-            sweep.run_cells(
-                cell_jobs, swept.workdir, lambda rest: launchers.run_on_cluster(rest, swept.workdir, options)
-            )
-    out = capsys.readouterr().out
-    assert 'wood, seed 0: submitted, job 71_0.' in out
-    assert 'wood, seed 0: waits for job 71_0.' in out
-    assert 'The jobs go on' in out
-    array, single = swept.wrote('submitted').split('#!/bin/bash')[1:]
-    for line in ('#SBATCH --array=0-1', '#SBATCH --gpus-per-node=2', '#SBATCH --time=60', '#SBATCH --account=vision'):
-        assert line in array
-    assert '--array' not in single  # The cancelled one alone.
 
 
 # ---- The scripts themselves ----
@@ -492,9 +289,9 @@ def call(*arguments):
     ],
 )
 def test_wrong_flags_are_one_line(arguments, parts):
-    found = call(*arguments)
-    (line,) = found.stderr.splitlines()
-    assert (found.returncode, found.stdout, line[:7]) == (1, '', 'Error: ')
+    result = call(*arguments)
+    (line,) = result.stderr.splitlines()
+    assert (result.returncode, result.stdout, line[:7]) == (1, '', 'Error: ')
     assert all(part in line for part in parts)
 
 

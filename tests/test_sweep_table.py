@@ -1,12 +1,13 @@
 """The table of a sweep: means and deviations, and the paper's numbers beside them."""
 
 import csv
+import pathlib
 import statistics
 
 import pytest
 
 from commands import published, sweep_table
-from commands.sweep_table import Cell
+from commands.cells import Cell
 from draem_jax.evaluation import results
 
 AUROC = {('bottle', 0): 0.90, ('bottle', 1): 0.94, ('screw', 0): 0.80, ('screw', 1): 0.70}
@@ -14,7 +15,10 @@ AUROC = {('bottle', 0): 0.90, ('bottle', 1): 0.94, ('screw', 0): 0.80, ('screw',
 
 def evaluated(auroc=AUROC, dataset='mvtec_ad'):
     return [
-        (Cell(category, seed, None), {'dataset': {'name': dataset}, 'metrics': values | {'image_auroc': value}})
+        (
+            Cell(category, seed, pathlib.Path()),
+            {'dataset': {'name': dataset}, 'metrics': values | {'image_auroc': value}},
+        )
         for (category, seed), value in auroc.items()
         for values in [dict.fromkeys(results.METRICS, 0.5)]
     ]
@@ -36,7 +40,7 @@ def test_one_seed_has_no_deviation_and_a_missing_metric_no_mean():
 
 
 def test_the_published_numbers_average_to_the_published_means():
-    rows = [published.of('mvtec_ad', category) for category in published._MVTEC_AD]
+    rows = [published.results_of('mvtec_ad', category) for category in published._MVTEC_AD]
     assert len(rows) == 15
     for name, expected in (('image_auroc', 98.0), ('pixel_auroc', 97.3), ('pixel_ap', 68.4)):
         assert 100 * statistics.mean(row[name] for row in rows) == pytest.approx(expected, abs=0.05)
@@ -49,15 +53,6 @@ def test_only_data_sets_of_the_paper_have_its_numbers_beside_them():
     assert not any(row['published'] for row in sweep_table.collect(evaluated(dataset='folder')))
 
 
-def test_runs_are_found_where_the_layout_has_them(tmp_path):
-    for name in ('screw/seed_10', 'screw/seed_2', 'bottle/seed_0', 'bottle/old', 'bottle/seed_x'):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / 'config.json').write_text('{}')
-    found = [(cell.category, cell.seed) for cell in sweep_table.cells(tmp_path)]
-    assert found == [('bottle', 0), ('screw', 2), ('screw', 10)]
-    assert sweep_table.cells(tmp_path / 'nowhere') == []
-
-
 def test_the_table_is_written_for_people_and_for_programs(tmp_path):
     rows = sweep_table.collect(evaluated())
     sweep_table.write(tmp_path, rows)
@@ -67,3 +62,15 @@ def test_the_table_is_written_for_people_and_for_programs(tmp_path):
     assert float(lines[0]['image_auroc']) == pytest.approx(0.92)
     assert float(lines[0]['image_auroc_published']) == 0.992
     assert '92.0 ± 2.8 (99.2)' in (tmp_path / 'table.md').read_text()
+
+
+def test_the_markdown_table_lines_up():
+    lines = sweep_table.markdown(sweep_table.collect(evaluated()), note='One is missing.').splitlines()
+    table = lines[:5]
+    assert table[0].startswith('| category | seeds | image_auroc       | image_ap   |')
+    assert table[1].startswith('|----------|-------|-------------------|------------|')
+    assert table[2].startswith('| bottle   | 2     | 92.0 ± 2.8 (99.2) | 50.0 ± 0.0 |')
+    bars = {tuple(column for column, character in enumerate(line) if character == '|') for line in table}
+    assert len(bars) == 1
+    assert [line.count('|') for line in lines[5:]] == [0, 0, 0]
+    assert lines[-1] == 'One is missing.'

@@ -64,7 +64,7 @@ def test_two_tiles_that_disagree_meet_in_a_ramp_and_not_in_a_step():
 @pytest.mark.parametrize('window', [1, 5, 21])
 def test_highest_mean_is_the_score_of_the_whole_map(window):
     values = RANDOM.uniform(0, 1, (40, 57)).astype(np.float32)
-    found = tiling.highest_mean(values, window)
+    highest = tiling.highest_mean(values, window)
     expected = ndimage.uniform_filter(values.astype(np.float64), window, mode='constant').max()
-    assert found == pytest.approx(expected, rel=1e-6)
-    assert found == pytest.approx(float(scoring.image_score(values[None], window)[0]), rel=1e-5)
+    assert highest == pytest.approx(expected, rel=1e-6)
+    assert highest == pytest.approx(float(scoring.image_score(values[None], window)[0]), rel=1e-5)

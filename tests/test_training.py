@@ -4,7 +4,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
-from test_losses import reference_focal, reference_l2, reference_ssim
+from reference_losses import reference_focal, reference_l2, reference_ssim
 from tiny_run import OneBlock
 
 from draem_jax import devices, errors
@@ -54,7 +54,7 @@ def step(model, optimizer):
 def test_losses_of_a_step_equal_numpy_on_the_whole_batch(model, state, step):
     batch = make_batch(0)
     _, metrics = step(state, batch)
-    # One device, the whole batch: what four devices see together.
+    # One device sees the whole batch, which four devices see together.
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
     augmented = (batch['augmented'] / 255).astype(np.float32)
     one_device = model.clone(axis_name=None)
@@ -72,7 +72,7 @@ def test_losses_of_a_step_equal_numpy_on_the_whole_batch(model, state, step):
 
 
 def test_one_two_and_four_devices_train_alike_for_twenty_steps(optimizer):
-    # Whole networks multiply rounding from step to step (benchmarks/devices.py); this one does not.
+    # In whole networks rounding grows from step to step (benchmarks/devices.py); in this one it does not.
     state = init_state(networks.init_variables(OneBlock(devices.AXIS), SIZE, seed=0), optimizer)
 
     def values(count):
@@ -83,12 +83,12 @@ def test_one_two_and_four_devices_train_alike_for_twenty_steps(optimizer):
             out_axes=None,
             devices=jax.devices()[:count],
         )
-        after, found = state, []
+        after, metrics_by_step = state, []
         for k in range(20):
             batch = jax.tree.map(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), make_batch(k))
             after, metrics = update(after, batch)
-            found.append([float(metrics[name]) for name in ('loss', 'l2', 'ssim', 'focal', 'gradient_norm')])
-        return found
+            metrics_by_step.append([float(metrics[name]) for name in ('loss', 'l2', 'ssim', 'focal', 'gradient_norm')])
+        return metrics_by_step
 
     expected = values(1)
     for count in (2, 4):
@@ -97,7 +97,7 @@ def test_one_two_and_four_devices_train_alike_for_twenty_steps(optimizer):
 
 def test_slices_give_the_mean_of_their_gradients(optimizer):
     examples = [make_batch(0, 8), make_batch(1, 8)]
-    # Of each device's four examples, the first two are the first slice.
+    # Each device gets four examples; the first two are the first slice.
     batch = jax.tree.map(
         lambda *leaves: np.concatenate([leaf.reshape(4, 2, *SIZE, -1) for leaf in leaves], 1), *examples
     )
@@ -115,12 +115,12 @@ def test_slices_give_the_mean_of_their_gradients(optimizer):
     for name in ('loss', 'l2', 'ssim', 'focal'):
         np.testing.assert_allclose(metrics[name], (of_one[name] + of_other[name]) / 2, rtol=1e-5)
     first_moments = [each.opt_state[0].mu for each in (sliced, one, other)]
-    for found, a, b in zip(*map(jax.tree.leaves, first_moments), strict=True):
-        np.testing.assert_allclose(found, (a + b) / 2, rtol=1e-4, atol=1e-5 * np.abs(a).max())
-    # The running statistics move with each slice: what the first one added fades by a tenth.
+    for mean, a, b in zip(*map(jax.tree.leaves, first_moments), strict=True):
+        np.testing.assert_allclose(mean, (a + b) / 2, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+    # The running statistics move with each slice: what the first slice added fades by a tenth.
     statistics = [each.batch_stats for each in (state, sliced, one, other)]
-    for start, found, a, b in zip(*map(jax.tree.leaves, statistics), strict=True):
-        np.testing.assert_allclose(found, b + 0.9 * (a - start), rtol=1e-4, atol=1e-6)
+    for start, end, a, b in zip(*map(jax.tree.leaves, statistics), strict=True):
+        np.testing.assert_allclose(end, b + 0.9 * (a - start), rtol=1e-4, atol=1e-6)
 
 
 def test_training_on_one_batch_lowers_every_part_of_the_loss(state, step):
@@ -176,9 +176,9 @@ def test_from_the_first_step_that_is_not_finite_nothing_changes(state, step, val
     bad = with_bias(good, value)
     after, metrics = step(bad, make_batch(1))
     assert not np.isfinite(metrics['loss'])
-    assert int(after.diverged_at) == 2  # The second of this run; it was not made.
+    assert int(after.diverged_at) == 2  # The second step of this run; it was not made.
     assert_equal(after.replace(diverged_at=bad.diverged_at), bad)
-    # Even if the next ones would be fine.
+    # The steps after it are not made either, even if they would be finite.
     mended = good.replace(diverged_at=after.diverged_at)
     later, metrics = step(mended, make_batch(2))
     assert np.isfinite(metrics['loss'])
@@ -197,7 +197,7 @@ def test_the_host_names_the_first_step_that_diverged(state):
     schedule = make_schedule(100, **{**OPTIMIZER, 'decay_at': (0.8, 0.9)})
     recent = [{'loss': np.float32(loss), 'l2': np.float32(2 * loss)} for loss in (1, np.nan, 5, 7)]
     divergence.check(84, state, recent, schedule)
-    with pytest.raises(errors.Diverged) as caught:  # Steps 81 to 84; at 80 the rate has fallen to a fifth.
+    with pytest.raises(errors.Diverged) as caught:  # Steps 81 to 84: at step 80 the rate fell to a fifth.
         divergence.check(84, state.replace(diverged_at=np.int32(82)), recent, schedule)
     assert caught.value.exit_code == 3
     for part in ('step 82,', 'rate 2e-05', 'loss nan', 'l2 nan'):

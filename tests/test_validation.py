@@ -12,12 +12,12 @@ def test_scores_are_those_of_scikit_learn_on_images_and_pixels():
     masks = RANDOM.integers(0, 2, (6, 8, 8, 1), np.uint8)
     masks[:3] = 0
     outputs = {'score': RANDOM.uniform(size=6), 'map': RANDOM.uniform(size=(6, 8, 8)).astype(np.float32)}
-    found = validation.scores(outputs, masks)
+    scores = validation.scores(outputs, masks)
     labels = [0, 0, 0, 1, 1, 1]
-    np.testing.assert_allclose(found['validation/image_auroc'], metrics.roc_auc_score(labels, outputs['score']))
+    np.testing.assert_allclose(scores['validation/image_auroc'], metrics.roc_auc_score(labels, outputs['score']))
     pixels = masks.ravel(), outputs['map'].ravel()
-    np.testing.assert_allclose(found['validation/pixel_auroc'], metrics.roc_auc_score(*pixels))
-    np.testing.assert_allclose(found['validation/pixel_ap'], metrics.average_precision_score(*pixels))
+    np.testing.assert_allclose(scores['validation/pixel_auroc'], metrics.roc_auc_score(*pixels))
+    np.testing.assert_allclose(scores['validation/pixel_ap'], metrics.average_precision_score(*pixels))
 
 
 def test_scores_leave_out_what_has_no_value():

@@ -1,4 +1,7 @@
-"""The directory of a run with networks that were never trained, but that answer differently to every image."""
+"""The directory of a run whose networks were never trained, but give every image another score."""
+
+import os
+import pathlib
 
 import flax.linen as nn
 import jax
@@ -14,17 +17,24 @@ STEP = 7
 
 
 class OneBlock(nn.Module):
-    """What a training takes for the networks, with one block of them, and compiled in a moment."""
+    """Stands in for the networks in a training: one block of them, which compiles in a moment."""
 
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, image, *, train):
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         x = networks.ConvBlock((4,), axis_name=self.axis_name)(image, train=train)
         return nn.Conv(3, (1, 1))(x), nn.Conv(2, (1, 1))(x)
 
 
-def write_run(workdir, *, root='', image_size=(32, 32), antialias=False, batch_size=4):
+def write_run(
+    workdir: pathlib.Path,
+    *,
+    root: str | os.PathLike[str] = '',
+    image_size: tuple[int, int] = (32, 32),
+    antialias: bool = False,
+    batch_size: int = 4,
+) -> pathlib.Path:
     """Writes config and checkpoint of step 7 into `workdir`; returns it."""
     config = folder.get_config()
     config.dataset.root = str(root)
@@ -36,7 +46,7 @@ def write_run(workdir, *, root='', image_size=(32, 32), antialias=False, batch_s
     config.evaluation.score_window = 3
     run_directory.start(workdir, config.to_dict())
     variables = networks.init_variables(networks.make_model(**config.model), image_size, seed=0)
-    # Kernels as drawn for training leave next to nothing of an image behind so many layers.
+    # With kernels as drawn for training next to nothing of an image would be left after so many layers.
     variables = jax.tree.map(lambda leaf: leaf * (12 if leaf.ndim == 4 else 1), variables)
     optimizer = make_optimizer(make_schedule(1, **config.optimizer))
     with checkpoints.open_checkpoints(workdir) as manager:
@@ -44,7 +54,7 @@ def write_run(workdir, *, root='', image_size=(32, 32), antialias=False, batch_s
     return workdir
 
 
-def photo(height, width, seed=0):
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     """A picture with coarse and fine structure, uint8 RGB."""
     random = np.random.default_rng(seed)
     coarse = random.uniform(0, 160, (height // 16 + 1, width // 16 + 1, 3)).repeat(16, 0).repeat(16, 1)

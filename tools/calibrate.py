@@ -2,15 +2,16 @@
 
     python tools/calibrate.py --workdir=runs/parts --normals=good_parts --target_fpr=0.01
 
-The images have to be good ones that the run has not been trained on; on those it has seen its scores are lower, and the
-threshold would reject too many. For a false-positive rate r it takes at least 1 / r - 1 of them.
+The images have to be good ones that the run has not been trained on: images that it has seen get lower scores, and a
+threshold from those would reject too many. A false-positive rate r takes at least 1 / r - 1 images.
 """
 
 import os
 import pathlib
 import sys
+from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # Run as a file, Python looks beside it only.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # Python itself looks beside this file only.
 
 from absl import flags
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from draem_jax import devices, images, run_directory
 from draem_jax.detection import calibration, detector
 
 
-def main():
+def main() -> None:
     values = flags.FLAGS
     calibrate(
         values.workdir,
@@ -34,7 +35,16 @@ def main():
     )
 
 
-def calibrate(workdir, normals, *, step=None, target_fpr=None, pixel_target_fpr=None, tile=0, batch_size=None):
+def calibrate(
+    workdir: str,
+    normals: str,
+    *,
+    step: int | None = None,
+    target_fpr: float | None = None,
+    pixel_target_fpr: float | None = None,
+    tile: int = 0,
+    batch_size: int | None = None,
+) -> calibration.Calibration:
     """Calibrates a run.
 
     Args:
@@ -45,8 +55,11 @@ def calibrate(workdir, normals, *, step=None, target_fpr=None, pixel_target_fpr=
             config by default.
         tile, batch_size: as in `detector.load`.
 
+    Returns:
+        The calibration, as from `calibration.calibrate`.
+
     Raises:
-        UserError: no run, no images, one that cannot be read, or a rate that is none; nothing was written.
+        UserError: there is no run or no image, an image cannot be read, or a rate is not in (0, 1). Nothing is written.
     """
     config = run_directory.read_config(workdir)
     usual = {**default.get_config().evaluation.to_dict(), **config.get('evaluation', {})}
@@ -73,8 +86,8 @@ def calibrate(workdir, normals, *, step=None, target_fpr=None, pixel_target_fpr=
     return calibrated
 
 
-def trained_on(dataset, folder):
-    """Whether a folder lies in the run's data set, and not in its test split."""
+def trained_on(dataset: dict[str, Any], folder: str) -> bool:
+    """Whether a folder lies in the run's data set, outside its test split."""
     if not dataset['root']:
         return False
     root = os.path.realpath(os.path.join(dataset['root'], dataset['category']))

@@ -3,28 +3,33 @@
     python tools/check_data.py --config=configs/mvtec.py:bottle --config.dataset.root=MVTEC_AD
 
 Prints how many images and masks there are per split and type of defect, and their sizes; then every file that cannot be
-read, masks that are empty, missing or of another size, and pictures that occur twice. Exit code 1 if any of it is an
-error. Nothing is written.
+read, masks that are empty, missing or of another size, and pictures that occur twice. The exit code is 1 if any of
+these is an error. Nothing is written.
 """
 
+import itertools
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # Where the packages are.
 
 from absl import flags
+from ml_collections import ConfigDict
 
 import data
 from commands import command_line
 from data import inspection, streaming
+from data.inspection import ERROR, WARNING, Finding, Report, format_size
+from data.sets.in_place import NORMAL
 from draem_jax.errors import UserError
+from draem_jax.terminal import align
 
 
-def main():
+def main() -> int:
     return check_data(flags.FLAGS.config)
 
 
-def check_data(config):
+def check_data(config: ConfigDict | None) -> int:
     """Checks the data set of a config; returns the exit code."""
     if config is None:
         raise UserError('Which data set? Pass --config=configs/<name>.py, such as --config=configs/folder.py.')
@@ -36,9 +41,45 @@ def check_data(config):
             print(f'{category}:')
         streaming.prepare(builder)
         report = inspection.check(builder)
-        print(inspection.describe(report))
-        errors += report.number(inspection.ERROR)
+        print(describe(report))
+        errors += report.number(ERROR)
     return 1 if errors else 0
+
+
+def describe(report: Report, limit: int = 20) -> str:
+    """The report as lines for a terminal.
+
+    Args:
+        report: from `inspection.check`.
+        limit: how many findings of one kind are listed; the others are counted.
+    """
+    rows = [('split', 'defect type', 'images', 'masks')]
+    for (split, defect_type), (number, masks) in sorted(report.counts.items()):
+        rows.append((split, defect_type, str(number), '' if defect_type == NORMAL else str(masks)))
+    lines = [*align(rows, left=2), _describe_sizes(report.sizes)]
+    for (severity, kind), group in itertools.groupby(sorted(report.findings, key=_group_of), key=_group_of):
+        findings = list(group)
+        lines += [f'{severity}, {kind}: {finding.text}' for finding in findings[:limit]]
+        if len(findings) > limit:
+            lines.append(f'{severity}, {kind}: ... and {len(findings) - limit} more')
+    lines.append(f'{report.number(ERROR)} error(s), {report.number(WARNING)} warning(s).')
+    return '\n'.join(lines)
+
+
+def _group_of(finding: Finding) -> tuple[str, str]:
+    return finding.severity, finding.kind
+
+
+def _describe_sizes(sizes: dict[tuple[int, int], int], limit: int = 3) -> str:
+    """The sizes in one line: the most frequent first, or where there are more than `limit` their range."""
+    if len(sizes) <= limit:
+        ordered = sorted(sizes.items(), key=lambda item: -item[1])
+        return 'Sizes (width x height): ' + ', '.join(f'{number} of {format_size(size)}' for size, number in ordered)
+    heights, widths = zip(*sizes, strict=True)
+    return (
+        f'Sizes: {len(sizes)} different ones, widths {min(widths)} to {max(widths)}, heights {min(heights)} to '
+        f'{max(heights)} pixels'
+    )
 
 
 if __name__ == '__main__':

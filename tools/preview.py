@@ -3,17 +3,19 @@
     python tools/preview.py --config=configs/folder.py --config.dataset.root=FOLDER --out=sheet.png
 
 Writes a labelled contact sheet: the normal image, the texture, the texture after its operations, the mask, and the
-result, with opacity, area and operations above each row. Only examples with a visible mask are shown; how many there
-are is printed.
+result, with opacity, area and operations above each row. It shows only examples with a visible mask, and prints how
+many there are.
 """
 
 import pathlib
 import sys
+from collections.abc import Sequence
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
 from commands import command_line, config_checks
 from data import inputs, pipeline
@@ -22,24 +24,24 @@ from draem_jax import images, pictures
 from draem_jax.errors import UserError
 
 COLUMNS = ('normal image', 'texture', 'augmented texture', 'mask', 'result')
-LOOKED_AT = 200  # examples that the printed figures are taken from
+LOOKED_AT = 200  # How many examples the printed figures are about.
 
 
-def main():
+def main() -> None:
     preview(flags.FLAGS.config, flags.FLAGS.out, rows=flags.FLAGS.rows, first=flags.FLAGS.first)
 
 
-def preview(config, out, *, rows=8, first=0):
-    """Writes the sheet and prints how the masks come out.
+def preview(config: ConfigDict, out: str, *, rows: int = 8, first: int = 0) -> None:
+    """Writes the sheet and prints how many masks are visible and how large they are.
 
     Args:
-        config: ConfigDict with the fields of configs/default.py.
+        config: has the fields of configs/default.py.
         out: path of the PNG file; its folder must exist.
         rows: how many examples to show.
         first: position of the first example to look at.
 
     Raises:
-        UserError: something in the config or the files has to be mended.
+        UserError: something in the config or the files is wrong.
     """
     config_checks.check(config)
     check_options(**config.synthesis)
@@ -69,8 +71,13 @@ def preview(config, out, *, rows=8, first=0):
     print(f'{min(rows, len(shown))} of them: {out}')
 
 
-def describe(anomalous, areas):
-    """One line about masks: `anomalous` bool [N], whether there should be one; `areas` [N], the part it covers."""
+def describe(anomalous: np.ndarray, areas: np.ndarray) -> str:
+    """One line about masks.
+
+    Args:
+        anomalous: bool [N], whether an example should have one.
+        areas: [N], the part of the image that it covers.
+    """
     line = f'Of {len(areas)} examples {(~anomalous).sum()} are clean on purpose, '
     line += f'{(anomalous & (areas == 0)).sum()} have a mask that came out empty'
     if (areas > 0).any():
@@ -79,7 +86,9 @@ def describe(anomalous, areas):
     return line + '.'
 
 
-def _row(examples, k, first, operations):
+def _row(
+    examples: dict[str, np.ndarray], k: int, first: int, operations: Sequence[str]
+) -> tuple[str, list[np.ndarray]]:
     names = ', '.join(operations[index] for index in examples['order'][k]) or 'no operation'
     area = 100 * examples['mask'][k].mean()
     caption = f'example {first + k}: opacity {examples["opacity"][k]:.2f}, area {area:.1f} %, {names}'

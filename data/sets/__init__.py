@@ -1,1 +1,1 @@
-"""Data sets: one TFDS builder in each folder; `builders` finds them by name, `in_place` is what most derive from."""
+"""Data sets: one TFDS builder in each folder. `builders` finds them by name; most derive from the one of `in_place`."""

@@ -4,17 +4,20 @@ import importlib
 import inspect
 import os
 import pathlib
+from typing import Any
+
+import tensorflow_datasets as tfds
 
 from draem_jax.errors import UserError
 
-_BUILDERS = {
+_BUILDERS: dict[str, type[tfds.core.DatasetBuilder]] = {
     path.parent.name: importlib.import_module(f'data.sets.{path.parent.name}.{path.stem}').Builder
     for path in sorted(pathlib.Path(__file__).parent.glob('*/*_dataset_builder.py'))
 }
 
 
-def category_names(name):
-    """The categories of a data set, in its own order; none where it has none, or, as 'folder', cannot know them.
+def category_names(name: str) -> list[str]:
+    """The categories of a data set, in its own order; none where it has none or, like 'folder', cannot know them.
 
     Raises:
         UserError: no such name.
@@ -22,13 +25,13 @@ def category_names(name):
     return list(_named(name).builder_configs)
 
 
-def _named(name):
+def _named(name: str) -> type[tfds.core.DatasetBuilder]:
     if name not in _BUILDERS:
         raise UserError(f"No data set '{name}'. Known: {', '.join(_BUILDERS)}. Change --config.dataset.name.")
     return _BUILDERS[name]
 
 
-def make_builder(name, category='', root='', **options):
+def make_builder(name: str, category: str = '', root: str = '', **options: Any) -> tfds.core.DatasetBuilder:
     """The TFDS builder of a data set by name.
 
     Args:
@@ -36,11 +39,11 @@ def make_builder(name, category='', root='', **options):
         category: one of the data set's categories; with 'folder' a folder below `root`, or nothing.
         root: the folder where the data set lies, or the folder that holds its categories. Data sets that
             are drawn or downloaded are kept below it; nothing means TFDS's own folder.
-        **options: further options of that builder, as its `_find_records` names them: of 'folder' `normal`,
-            `normal_test`, `defects`, `masks`; of 'visa' `split`; of 'ksdd2' and 'dagm' `supervised`; ...
+        **options: further options of that builder, as its `_find_records` names them: `normal`, `normal_test`,
+            `defects` and `masks` of 'folder'; `split` of 'visa'; `supervised` of 'ksdd2' and 'dagm'; ...
 
     Returns:
-        A `tfds.core.DatasetBuilder`; most are a `data.sets.in_place.InPlaceBuilder`.
+        The builder; most are a `data.sets.in_place.InPlaceBuilder`.
 
     Raises:
         UserError: no such name, category or option, or the files are not as expected.
@@ -57,12 +60,14 @@ def make_builder(name, category='', root='', **options):
     return builder(data_dir=root or None, config=category or None, **options)
 
 
-def make_builders(name, category='', root='', options=''):
+def make_builders(
+    name: str, category: str = '', root: str = '', options: str = ''
+) -> dict[str, tfds.core.DatasetBuilder]:
     """The builders that a config names: one, or one for each of several categories.
 
     Args:
         name: as for `make_builder`.
-        category: as for `make_builder`, or several with commas between, or 'all' the data set has.
+        category: as for `make_builder`, or several with commas between, or 'all' for all that the data set has.
         root: as for `make_builder`.
         options: further options of the builder as text: 'name=value' with commas between.
 
@@ -84,10 +89,10 @@ def make_builders(name, category='', root='', options=''):
     return {one: make_builder(name, one, root, **values) for one in categories}
 
 
-def _parse_options(name, text):
+def _parse_options(name: str, text: str) -> dict[str, Any]:
     """'a=1,b=text' -> {'a': 1, 'b': 'text'}, each of the type that the option's default has."""
     known = inspect.signature(_BUILDERS[name]._find_records).parameters if text and name in _BUILDERS else {}
-    values = {}
+    values: dict[str, Any] = {}
     for part in filter(None, text.split(',')):
         option, equals, value = (side.strip() for side in part.partition('='))
         if not equals or not option.isidentifier():

@@ -1,8 +1,8 @@
 """The base of the data sets whose files are read where they lie: no copy, no preparation.
 
-A subclass says which files there are (`_find_records`); the rest is here: the splits and features of
-TFDS for `tfds.load`, and `records` and `read` for those who want the files themselves, with parallel
-decoding and clear errors. Nothing is ever written or deleted under the folder, which is the user's.
+A subclass lists its files (`_find_records`); the rest is here: the splits and features of TFDS for `tfds.load`, and
+`records` and `read`, which give the files themselves, without TensorFlow and with clear errors. Nothing is ever written
+or deleted under the folder, which is the user's.
 """
 
 import abc
@@ -11,6 +11,8 @@ import dataclasses
 import inspect
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -20,7 +22,12 @@ from draem_jax import images, storage
 from draem_jax.errors import UserError
 from draem_jax.threads import core_count
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 NORMAL = 'good'  # The defect type of an image without defect, as MVTec AD names its folders.
+
+Example = dict[str, Any]  # What `read` returns.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,25 +51,36 @@ class Record:
     mask_holds_ids: bool = False
 
     @property
-    def has_mask(self):
-        """Whether it is known which pixels are anomalous; of a normal image it is: none."""
+    def has_mask(self) -> bool:
+        """Whether it is known which pixels are anomalous; in a normal image none are."""
         return self.label == 0 or self.mask is not None
 
 
-def make_record(root, image, *, mask=None, defect_type=NORMAL, mask_holds_ids=False):
-    """The `Record` of an image at a path that starts with `root`; of `defect_type` 'good' it is normal."""
+# What `_find_records` returns: {split: records sorted by filename}.
+Records = dict[str, list[Record]]
+
+
+def make_record(
+    root: str,
+    image: str,
+    *,
+    mask: str | None = None,
+    defect_type: str = NORMAL,
+    mask_holds_ids: bool = False,
+) -> Record:
+    """The `Record` of an image at a path that starts with `root`; it is normal where `defect_type` is 'good'."""
     filename = pathlib.PurePath(image).relative_to(root).as_posix()
     return Record(image, mask, int(defect_type != NORMAL), defect_type, filename, mask_holds_ids)
 
 
-def have_defects(masks):
+def have_defects(masks: Sequence[str]) -> list[bool]:
     """Reads masks, on threads: for data sets that say by an empty mask that an image is normal.
 
     Args:
-        masks: list of paths.
+        masks: paths.
 
     Returns:
-        List of bool: whether any pixel of the mask is above 0.
+        For each mask whether any of its pixels is above 0.
 
     Raises:
         UserError: a mask cannot be read.
@@ -71,7 +89,7 @@ def have_defects(masks):
         return list(pool.map(lambda path: bool(images.read_mask(path).any()), masks))
 
 
-def what_is_near(path):
+def what_is_near(path: str) -> str:
     """What the nearest existing folder on the way to `path` holds, as a sentence for an error message."""
     while not storage.is_folder(path):
         above = os.path.dirname(path if storage.is_remote(path) else os.path.abspath(path))
@@ -82,12 +100,12 @@ def what_is_near(path):
     return f"Found in '{path}': {quoted(names) or 'nothing'}."
 
 
-def quoted(names, limit=6):
+def quoted(names: Sequence[str], limit: int = 6) -> str:
     """The first names, in quotation marks, for an error message."""
     return ', '.join(f"'{name}'" for name in names[:limit]) + (', ...' if len(names) > limit else '')
 
 
-def read(record, size=None, antialias=False):
+def read(record: Record, size: tuple[int, int] | None = None, antialias: bool = False) -> Example:
     """Decodes a record's files.
 
     Args:
@@ -103,10 +121,10 @@ def read(record, size=None, antialias=False):
         UserError: a file cannot be read, or the mask has another size than its image.
     """
     image = images.read_image(record.image)
-    if record.mask is None:
-        mask = np.zeros(image.shape[:2], np.uint8)
-    else:
+    if record.mask is not None:
         mask = images.read_mask(record.mask, holds_ids=record.mask_holds_ids)
+    else:
+        mask = np.zeros(image.shape[:2], np.uint8)
     if mask.shape != image.shape[:2]:
         raise UserError(
             f"Mask '{record.mask}' is {mask.shape[1]} x {mask.shape[0]} pixels (width x height), "
@@ -125,8 +143,8 @@ def read(record, size=None, antialias=False):
     }
 
 
-def features(size=(None, None)):
-    """The features of an example, as TFDS wants them declared; `size` is (height, width), where all have the same."""
+def features(size: tuple[int | None, int | None] = (None, None)) -> tfds.features.FeaturesDict:
+    """The features of an example, as TFDS wants them declared; `size` is (height, width) where all images share one."""
     return tfds.features.FeaturesDict(
         {
             'image': tfds.features.Image(shape=(*size, 3)),
@@ -139,8 +157,8 @@ def features(size=(None, None)):
     )
 
 
-def set_splits(info, counts):
-    """Tells a `DatasetInfo` of splits that no files of TFDS stand for: {name: number of examples}."""
+def set_splits(info: tfds.core.DatasetInfo, counts: Mapping[str, int]) -> None:
+    """Tells a `DatasetInfo` of splits that TFDS keeps no files of: {name: number of examples}."""
     splits = [
         tfds.core.SplitInfo(
             name=name,
@@ -156,11 +174,11 @@ def set_splits(info, counts):
     info.set_splits(tfds.core.splits.SplitDict(splits))
 
 
-def split_slices(builder, split):
-    """What a split such as 'train[40%:]+test' is made of, for a builder whose splits are those of `set_splits`.
+def split_slices(builder: tfds.core.DatasetBuilder, split: str) -> list[tuple[str, slice]]:
+    """The parts of a split such as 'train[40%:]+test', for a builder whose splits were set by `set_splits`.
 
     Returns:
-        List of (name, slice): of the examples of each named split those to take.
+        List of (name, slice): the name of a split, and which of its examples to take.
 
     Raises:
         UserError: the data set has no such split.
@@ -181,36 +199,42 @@ def split_slices(builder, split):
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
-    def initialize_from_bucket(self):
-        """Asks no server for what only this machine can know."""
+    def initialize_from_bucket(self) -> None:
+        """Does not ask TFDS's server, which cannot know the user's files."""
 
 
-class InPlaceBuilder(tfds.core.DatasetBuilder, skip_registration=True):
+class InPlaceBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: ignore[call-arg]  # TFDS has no types.
     """A TFDS builder over a folder of images, as it lies.
 
-    `data_dir` is the data set's root, or, where the data set has configs (its categories), the folder that
-    holds one folder for each. `records` and `read` need no TensorFlow, `as_dataset` and `tfds.load` do.
-    Further options (of `data.make_builder`, or `builder_kwargs` of `tfds.load`) are those of `_find_records`.
+    `data_dir` is the data set's root, or, where the data set has configs (its categories), the folder that holds one
+    folder for each. `records` and `read` need no TensorFlow; `as_dataset` and `tfds.load` do. Further options, which
+    `data.make_builder` takes by name and `tfds.load` as `builder_kwargs`, are those of `_find_records`.
     """
 
     VERSION = tfds.core.Version('1.0.0')
 
-    def __init__(self, *, data_dir=None, config=None, version=None, **options):
+    def __init__(
+        self,
+        *,
+        data_dir: str | os.PathLike[str] | None = None,
+        config: str | tfds.core.BuilderConfig | None = None,
+        version: str | tfds.core.Version | None = None,
+        **options: Any,
+    ) -> None:
         known = [name for name in inspect.signature(self._find_records).parameters if name != 'root']
         for name in options:
             if name not in known:
                 raise UserError(f"'{self.name}' has no option '{name}'. Known: {', '.join(known) or 'none'}.")
         self._options = options
         super().__init__(data_dir=data_dir, config=config, version=version)
-        self._original_state |= options  # What a pickled builder is made from again.
+        self._original_state |= options  # From these pickle makes the builder again.
 
     @abc.abstractmethod
-    def _find_records(self, root):
-        """Lists the files.
+    def _find_records(self, root: str) -> Records:
+        """Lists the files. A subclass may take options, by keyword and each with a default.
 
         Args:
-            root: path of the folder. Whether it exists is still to be checked.
-            A subclass may take options, by keyword and each with a default.
+            root: path of the folder, which may not exist.
 
         Returns:
             Dict from split name to a list of `Record`, each sorted by filename. A split without images is left out.
@@ -219,42 +243,35 @@ class InPlaceBuilder(tfds.core.DatasetBuilder, skip_registration=True):
             UserError: no folder, no images, or masks missing.
         """
 
-    def records(self, split):
+    def records(self, split: str) -> list[Record]:
         """The records of a split in a stable order, the same on every machine.
 
         Args:
             split: 'train', 'test', or any split that TFDS understands, such as 'train[80%:]'.
-
-        Returns:
-            List of `Record`.
 
         Raises:
             UserError: the data set has no such split.
         """
         return [record for name, chosen in split_slices(self, split) for record in self._records[name][chosen]]
 
-    def has_masks(self, defect_type):
-        """Whether the images of a defect type come with masks; True for 'good', whose masks are all zero."""
-        return all(record.has_mask for record in self._records.get('test', ()) if record.defect_type == defect_type)
-
-    def is_prepared(self):
-        """Always False: of a prepared data set TFDS believes that it may delete the folder and make it anew."""
+    def is_prepared(self) -> bool:
+        """Always False: TFDS may delete the folder of a prepared data set to make it anew."""
         return False
 
-    def download_and_prepare(self, **kwargs):
+    def download_and_prepare(self, **kwargs: Any) -> None:
         """Does nothing, whatever is asked for: the files are read where they lie."""
 
-    def _download_and_prepare(self, dl_manager, download_config=None):
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         raise AssertionError('The files are read where they lie.')
 
-    def _build_data_dir(self, given_data_dir):
+    def _build_data_dir(self, given_data_dir: str | None) -> tuple[str, str]:
         if not given_data_dir:
             raise UserError(f"'{self.name}' is read where it lies: say where, with data_dir or --config.dataset.root.")
         given_data_dir = os.path.expanduser(given_data_dir)
         root = os.path.join(given_data_dir, self.builder_config_name or '')
         return given_data_dir, root.rstrip(os.sep) or os.sep
 
-    def _info(self):
+    def _info(self) -> tfds.core.DatasetInfo:
         self._records = self._find_records(self.data_dir, **self._options)
         info = _LocalInfo(
             builder=self,
@@ -266,20 +283,22 @@ class InPlaceBuilder(tfds.core.DatasetBuilder, skip_registration=True):
         set_splits(info, {split: len(records) for split, records in self._records.items()})
         return info
 
-    def _as_dataset(self, split, decoders=None, read_config=None, shuffle_files=False):
+    def _as_dataset(
+        self, split: str, decoders: Any = None, read_config: Any = None, shuffle_files: bool = False
+    ) -> 'tf.data.Dataset':
         """One example per file, in the order of `records`; there are no shards to shuffle."""
         if decoders:
             raise ValueError('Decoders are not supported: the files are decoded by draem_jax.images.')
-        import tensorflow as tf  # Takes seconds, and nothing else here needs it.
+        import tensorflow as tf  # Here, because it takes seconds and nothing else in this file needs it.
 
         records = self.records(split)
         types = {name: feature.tf_dtype for name, feature in self.info.features.items()}
 
-        def read_files(index):
+        def read_files(index: np.ndarray) -> list[np.ndarray]:
             example = read(records[index])
             return [np.asarray(example[name], types[name].as_numpy_dtype) for name in types]
 
-        def load(index):
+        def load(index: tf.Tensor) -> dict[str, tf.Tensor]:
             values = tf.numpy_function(read_files, [index], list(types.values()))
             example = dict(zip(types, values, strict=True))
             for name, value in example.items():

@@ -8,9 +8,11 @@ References:
     `official`). configs/default.py holds both presets and says where they depart from their sources.
 """
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 
-from data.banks import COLOUR, SELF
+from data.banks import COLOUR, SELF, Bank
 from data.synthesis import masks
 from data.synthesis.draws import angle_between, between, index_below, uniform
 from data.synthesis.lookup import count_of, take
@@ -18,34 +20,34 @@ from data.synthesis.operations import LUMA, OPERATIONS, augment, rotate
 
 
 def make_example(
-    images,
-    textures,
-    seed,
-    position,
+    images: Bank | tf.Tensor,
+    textures: Bank | tf.Tensor | str,
+    seed: int,
+    position: tf.Tensor,
     *,
-    anomaly_probability=0.5,
-    rotation_probability=0.3,
-    rotation_degrees=90.0,
-    opacity=(0.2, 1.0),
-    operations=tuple(OPERATIONS),
-    operation_count=3,
-    mask_source='perlin',
-    mask_threshold=(0.5, 0.5),
-    max_cells_log2=5,
-    min_cell_size=4,
-    mask_rotation_degrees=90.0,
-    match_grey=False,
-    foreground_threshold=0,
-    label_correction=0,
-    trace=False,
-):
+    anomaly_probability: float = 0.5,
+    rotation_probability: float = 0.3,
+    rotation_degrees: float = 90.0,
+    opacity: tuple[float, float] = (0.2, 1.0),
+    operations: Sequence[str] = tuple(OPERATIONS),
+    operation_count: int = 3,
+    mask_source: str = 'perlin',
+    mask_threshold: tuple[float, float] = (0.5, 0.5),
+    max_cells_log2: int = 5,
+    min_cell_size: int = 4,
+    mask_rotation_degrees: float = 90.0,
+    match_grey: bool = False,
+    foreground_threshold: int = 0,
+    label_correction: int = 0,
+    trace: bool = False,
+) -> dict[str, tf.Tensor]:
     """Makes the training example at one position. The defaults are the preset `official`.
 
     Args:
-        images: uint8 [N, H, W, 3], normal images, RGB, H and W at least 32: a tensor, an array or another `data.banks`.
-        textures: uint8 [T, H, W, 3] likewise, what anomalies are made of; or COLOUR, or SELF.
-        seed: int.
-        position: int64 scalar tensor, >= 0.
+        images: uint8 [N, H, W, 3], normal images, RGB, H and W at least 32.
+        textures: uint8 [T, H, W, 3], what anomalies are made of; or COLOUR, or SELF.
+        seed: with the position, the source of every draw.
+        position: int64 scalar, >= 0.
         anomaly_probability: of an example getting a mask at all (a mask may come out empty).
         rotation_probability: of the normal image being rotated.
         rotation_degrees: largest rotation of the normal image, either way; its corners turn black.
@@ -59,45 +61,50 @@ def make_example(
         min_cell_size: in pixels, bounds k on small images: noise vanishes on its lattice, so small cells are empty.
         mask_rotation_degrees: largest rotation of the noise, either way.
         match_grey: paste only the luma of a texture into an image without colour, where colour alone would give the
-            anomaly away. Ours; neither the paper nor the authors' code does it.
+            anomaly away. This is ours; neither the paper nor the authors' code does it.
         foreground_threshold: anomalies stay where the image differs from its background by more than this many levels
             of 255 (masks.foreground); 0 lets them lie anywhere, as in the paper.
         label_correction: pixels that the anomaly changes by less than this many levels of 255 leave the mask
             (masks.noticeable); 0 keeps all of them, as in the paper.
-        trace: also return what the anomaly was made from, for people to look at; slower, the same example.
+        trace: also return what the anomaly was made from, for people to look at; the example is the same, but slower.
 
     Returns:
         'image': uint8 [H, W, 3], the normal image, which is the target of the reconstruction.
         'augmented': uint8 [H, W, 3], with the anomaly.
         'mask': uint8 [H, W, 1], 1 where the anomaly is.
-        With `trace` also 'texture' and 'augmented_texture', uint8 [H, W, 3], 'opacity', float32 scalar, all zero
-        where the example stays clean, and 'order', int32 [operation_count], which of `operations` were applied (-1:
-        none).
+        With `trace` also:
+        'texture' and 'augmented_texture': uint8 [H, W, 3], 0 where the example stays clean.
+        'opacity': float32 scalar, 0 where the example stays clean.
+        'order': int32 [operation_count], which of `operations` were applied, -1 where the example stays clean; empty
+            for COLOUR.
     """
-    has_bank = not isinstance(textures, str)
-    assert has_bank or textures in (COLOUR, SELF), f'textures are a bank, {COLOUR!r} or {SELF!r}, not {textures!r}'
     assert images.dtype == tf.uint8, f'images are uint8, not {images.dtype}'
     H, W = images.shape[1:3]
-    if has_bank:
+    if isinstance(textures, str):
+        assert textures in (COLOUR, SELF), f'textures are a bank, {COLOUR!r} or {SELF!r}, not {textures!r}'
+        count = 0 if textures == COLOUR else operation_count
+    else:
         tf.TensorShape(images.shape[1:]).assert_is_compatible_with(textures.shape[1:])
+        count = operation_count
+
     key = tf.stack([tf.constant(seed, tf.int64), tf.cast(position, tf.int64)])
     image_key, mask_key, texture_key, operations_key = tf.unstack(tf.random.split(key, 4))
-
     choice, rotation, angle, anomaly = tf.unstack(uniform(image_key, 4))
     index = index_below(count_of(images), choice)
     given = take(images, index)
-    degrees = angle_between(rotation_degrees, angle)
-    is_rotated = rotation < rotation_probability
-    image = tf.cond(is_rotated, lambda: rotate(given, degrees), lambda: given)
+    is_rotated, degrees = rotation < rotation_probability, angle_between(rotation_degrees, angle)
+
+    def rotate_by_chance(pixels: tf.Tensor) -> tf.Tensor:
+        return tf.cond(is_rotated, lambda: rotate(pixels, degrees), lambda: pixels)
+
+    image = rotate_by_chance(given)
     height, width = (n or tf.shape(image)[axis] for axis, n in enumerate((H, W)))
 
-    count = 0 if not has_bank and textures == COLOUR else operation_count
-
-    def clean():
+    def clean() -> list[tf.Tensor]:
         traced = [tf.zeros_like(image), tf.zeros_like(image), tf.constant(0.0), tf.fill([count], -1)] if trace else []
         return [image, tf.zeros_like(image[..., :1]), *traced]
 
-    def anomalous():
+    def anomalous() -> list[tf.Tensor]:
         mask = masks.draw_mask(
             mask_key,
             height,
@@ -109,24 +116,21 @@ def make_example(
             rotation_degrees=mask_rotation_degrees,
         )
         if foreground_threshold:
-            # Of the image as it was given: in a rotated one the black corners would count as the object or hide it.
-            front = masks.foreground(given, foreground_threshold)
-            mask *= tf.cond(is_rotated, lambda: rotate(255 * front, degrees) // 128, lambda: front)
+            # Taken before the rotation, whose black corners would count as the object or hide it.
+            mask *= rotate_by_chance(255 * masks.foreground(given, foreground_threshold)) // 128
         is_grey = match_grey and tf.reduce_all(image == image[..., :1])
         texture, share = _draw_texture(texture_key, textures, images, index, given, opacity)
         order, numbers = _draw_operations(operations_key, len(operations), count)
+
+        def augment_texture(points: tf.Tensor | None = None) -> tf.Tensor:
+            return _turn_grey(augment(texture, operations, order, numbers, points), is_grey)
+
         if trace:
-            augmented_texture = _turn_grey(augment(texture, operations, order, numbers), is_grey)
+            augmented_texture = augment_texture()
             augmented = tf.where(mask > 0, blend(image, augmented_texture, share), image)
             traced = [texture, augmented_texture, share, order]
         else:
-            # A mask covers few pixels, and the texture is of no interest outside of them.
-            points = tf.where(tf.reshape(mask, [-1]) > 0)[:, 0]
-            pixels = tf.reshape(image, [-1, 3])
-            material = _turn_grey(augment(texture, operations, order, numbers, points), is_grey)
-            blended = blend(tf.gather(pixels, points), material, share)
-            augmented = tf.reshape(tf.tensor_scatter_nd_update(pixels, points[:, None], blended), tf.shape(image))
-            traced = []
+            augmented, traced = _paste(image, mask, augment_texture, share), []
         if label_correction:
             mask = masks.noticeable(mask, augmented, image, label_correction)
         return [augmented, mask, *traced]
@@ -140,21 +144,41 @@ def make_example(
     return example | dict(zip(('texture', 'augmented_texture', 'opacity', 'order'), traced, strict=False))
 
 
-def blend(image, texture, opacity):
-    """Lays `opacity` of the texture over the image: uint8 [..., 3] both and the result, rounded."""
+def _paste(
+    image: tf.Tensor, mask: tf.Tensor, augment_texture: Callable[[tf.Tensor], tf.Tensor], opacity: tf.Tensor
+) -> tf.Tensor:
+    """The image, uint8 [H, W, 3], with the texture blended in where the mask is.
+
+    A mask covers few pixels, and only these are computed: `augment_texture` takes [P], pixels counted row by row.
+    """
+    points = tf.where(tf.reshape(mask, [-1]) > 0)[:, 0]
+    pixels = tf.reshape(image, [-1, 3])
+    blended = blend(tf.gather(pixels, points), augment_texture(points), opacity)
+    return tf.reshape(tf.tensor_scatter_nd_update(pixels, points[:, None], blended), tf.shape(image))
+
+
+def blend(image: tf.Tensor, texture: tf.Tensor, opacity: tf.Tensor) -> tf.Tensor:
+    """Lays `opacity` of the texture over the image: uint8 [..., 3], and so is the result, rounded."""
     image, texture = tf.cast(image, tf.float32), tf.cast(texture, tf.float32)
     return tf.cast(tf.round(image + opacity * (texture - image)), tf.uint8)
 
 
-def _turn_grey(pixels, condition):
-    """The luma of uint8 [..., 3] in all three channels where the condition holds, a bool or a scalar tensor."""
+def _turn_grey(pixels: tf.Tensor, condition: bool | tf.Tensor) -> tf.Tensor:
+    """The luma of uint8 [..., 3] in all three channels if the condition holds, else the pixels as they are."""
     if condition is False:
         return pixels
     luma = tf.cast(tf.round(tf.tensordot(tf.cast(pixels, tf.float32), tf.constant(LUMA), 1)), tf.uint8)
     return tf.where(condition, luma, pixels)
 
 
-def _draw_texture(key, textures, images, index, image, opacity):
+def _draw_texture(
+    key: tf.Tensor,
+    textures: Bank | tf.Tensor | str,
+    images: Bank | tf.Tensor,
+    index: tf.Tensor,
+    image: tf.Tensor,
+    opacity: tuple[float, float],
+) -> tuple[tf.Tensor, tf.Tensor]:
     """A texture, uint8 [H, W, 3], and its opacity, in (lowest, highest], for the image at an index of `images`."""
     choice, share, *numbers = tf.unstack(uniform(key, 5))
     if not isinstance(textures, str):
@@ -162,7 +186,7 @@ def _draw_texture(key, textures, images, index, image, opacity):
     elif textures == COLOUR:
         texture = tf.broadcast_to(tf.cast(tf.stack(numbers) * 256.0, tf.uint8), tf.shape(image))
     else:
-        # Another image, wherever there is another one.
+        # From another image, if there is one.
         count = count_of(images)
         other = (index + 1 + index_below(tf.maximum(count - 1, 1), choice)) % count
         texture = shift(take(images, other), numbers[0] - 0.5, numbers[1] - 0.5)
@@ -170,8 +194,14 @@ def _draw_texture(key, textures, images, index, image, opacity):
     return texture, tf.cast(between(highest, lowest, share), tf.float32)
 
 
-def shift(image, down, right):
-    """Moves an image, uint8 [H, W, 3], by parts of its size in [-1, 1]; what comes in is mirrored, without a seam."""
+def shift(image: tf.Tensor, down: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+    """Moves an image, uint8 [H, W, 3], by parts of its size in [-1, 1]; its mirror image fills the gap, without a seam.
+
+    Args:
+        image: uint8 [H, W, 3].
+        down: float64 scalar, part of the height.
+        right: float64 scalar, part of the width.
+    """
     for axis, part in enumerate((down, right)):
         size = tf.shape(image)[axis]
         position = (tf.range(size) - tf.cast(tf.round(tf.cast(size, tf.float64) * part), tf.int32)) % (2 * size)
@@ -179,7 +209,7 @@ def shift(image, down, right):
     return image
 
 
-def _draw_operations(key, available, count):
+def _draw_operations(key: tf.Tensor, available: int, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     """`count` different ones of `available` operations in random order, int32 [count]; their numbers, [count, 3]."""
     numbers = tf.random.stateless_uniform([available + 3 * count], key)
     order = tf.math.top_k(numbers[:available], count).indices

@@ -2,19 +2,20 @@
 
 import tensorflow as tf
 
+from data.banks import Bank
 
-def take(bank, index):
+
+def take(bank: Bank | tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """One image of a bank, inside a graph.
 
-    A bank that is no tensor is read by Python: TensorFlow would keep a second copy of all of it, and the detour costs
-    0.03 ms.
+    A bank that is no tensor is read by Python, which costs 0.03 ms: TensorFlow would keep a second copy of all of it.
 
     Args:
-        bank: [N, H, W, C] or [N, H, W]: a tensor, or anything with a shape, a dtype, and `bank[k]`.
-        index: integer scalar tensor.
+        bank: [N, H, W, C] or [N, H, W].
+        index: integer scalar.
 
     Returns:
-        Tensor [H, W, C] or [H, W].
+        [H, W, C] or [H, W].
     """
     if tf.is_tensor(bank):
         return tf.gather(bank, index)
@@ -22,6 +23,6 @@ def take(bank, index):
     return tf.ensure_shape(image, bank.shape[1:])
 
 
-def count_of(bank):
-    """N, the number of images of a bank: an int, or a scalar tensor for a tensor of unknown shape."""
+def count_of(bank: Bank | tf.Tensor) -> int | tf.Tensor:
+    """N, the number of images of a bank: a scalar tensor where the bank is a tensor of unknown shape."""
     return tf.shape(bank)[0] if bank.shape[0] is None else bank.shape[0]

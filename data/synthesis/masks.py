@@ -7,6 +7,7 @@ References:
 """
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,18 +23,21 @@ SOURCES = ('perlin', 'simplex', 'rectangle', 'union')
 RECTANGLE_AREA = (0.02, 0.15)
 RECTANGLE_ASPECT = (0.3, 3.3)
 
-SIMPLEX_FIELDS = 256  # Turned and mirrored they make many more masks than that.
+SIMPLEX_FIELDS = 256  # Rotated and mirrored, they make many more masks.
 
-# Gaps in an object up to this part of the image's shorter side belong to it.
+# A gap in an object belongs to the object if it is at most this part of the image's shorter side.
 _CLOSED_GAP = 1 / 32
 
 
-def draw_mask(key, height, width, *, source, **options):
+def draw_mask(
+    key: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor, *, source: str, **options: Any
+) -> tf.Tensor:
     """A mask of one of `SOURCES`.
 
     Args:
         key: int64 [2], for the stateless draws.
-        height: H, in pixels, int or int32 scalar tensor (an int for 'simplex'); `width` likewise.
+        height: H, in pixels; an int for 'simplex'.
+        width: W, in pixels; an int for 'simplex'.
         source: 'perlin'; 'simplex'; 'rectangle': one upright rectangle; 'union': two Perlin masks together.
         **options: of `draw_perlin_mask`; a rectangle needs none.
 
@@ -50,12 +54,22 @@ def draw_mask(key, height, width, *, source, **options):
     return draw_perlin_mask(key, height, width, **options)
 
 
-def draw_perlin_mask(key, height, width, *, threshold, max_cells_log2, min_cell_size, rotation_degrees):
+def draw_perlin_mask(
+    key: tf.Tensor,
+    height: int | tf.Tensor,
+    width: int | tf.Tensor,
+    *,
+    threshold: tuple[float, float],
+    max_cells_log2: int,
+    min_cell_size: int,
+    rotation_degrees: float,
+) -> tf.Tensor:
     """Thresholded, rotated Perlin noise.
 
     Args:
         key: int64 [2], for the stateless draws.
-        height: H, in pixels, int or int32 scalar tensor; `width` likewise.
+        height: H, in pixels.
+        width: W, in pixels.
         threshold: (lowest, highest) value above which noise is anomalous, uniform.
         max_cells_log2: the noise has 2^k cells per axis, k uniform in 0 ... max_cells_log2, drawn for each axis.
         min_cell_size: in pixels, bounds k on small images: noise vanishes on its lattice, so small cells are empty.
@@ -68,15 +82,24 @@ def draw_perlin_mask(key, height, width, *, threshold, max_cells_log2, min_cell_
     log2_y, log2_x, angle, level = tf.unstack(uniform(numbers_key, 4))
     lattice_size = 2**max_cells_log2 + 1
     angles = tf.random.stateless_uniform([lattice_size, lattice_size], angles_key, maxval=2.0 * math.pi)
-    cells = [
+    cells_y, cells_x = (
         tf.bitwise.left_shift(1, index_below(1 + largest_cells_log2(size, max_cells_log2, min_cell_size), log2))
         for log2, size in ((log2_y, height), (log2_x, width))
-    ]
-    return _cut(perlin_noise(angles, *cells, height, width), angle, level, threshold, rotation_degrees)
+    )
+    return _cut(perlin_noise(angles, cells_y, cells_x, height, width), angle, level, threshold, rotation_degrees)
 
 
-def draw_simplex_mask(key, height, width, *, threshold, max_cells_log2, min_cell_size, rotation_degrees):
-    """As `draw_perlin_mask`, of a field from a bank of `SIMPLEX_FIELDS` that is drawn once, at random mirrored."""
+def draw_simplex_mask(
+    key: tf.Tensor,
+    height: int,
+    width: int,
+    *,
+    threshold: tuple[float, float],
+    max_cells_log2: int,
+    min_cell_size: int,
+    rotation_degrees: float,
+) -> tf.Tensor:
+    """As `draw_perlin_mask`, from a randomly mirrored field of a bank of `SIMPLEX_FIELDS`, which is drawn once."""
     largest = [largest_cells_log2(size, max_cells_log2, min_cell_size) for size in (height, width)]
     bank = simplex.draw_bank(SIMPLEX_FIELDS, (height, width), *largest)
     choice, flip_y, flip_x, angle, level = tf.unstack(uniform(key, 5))
@@ -86,23 +109,27 @@ def draw_simplex_mask(key, height, width, *, threshold, max_cells_log2, min_cell
     return _cut(field, angle, level, threshold, rotation_degrees)
 
 
-def _cut(noise, angle, level, threshold, rotation_degrees):
-    """The mask of where turned noise, float32 [H, W], exceeds a level; both drawn from numbers in [0, 1)."""
-    turned = rotate(noise[..., None], angle_between(rotation_degrees, angle))
-    return tf.cast(turned > tf.cast(between(*threshold, level), tf.float32), tf.uint8)
+def _cut(
+    noise: tf.Tensor, angle: tf.Tensor, level: tf.Tensor, threshold: tuple[float, float], rotation_degrees: float
+) -> tf.Tensor:
+    """Rotates noise, float32 [H, W], and marks where it exceeds a threshold.
+
+    `angle` and `level`, in [0, 1), choose the rotation and the threshold from their ranges.
+    """
+    rotated = rotate(noise[..., None], angle_between(rotation_degrees, angle))
+    return tf.cast(rotated > tf.cast(between(*threshold, level), tf.float32), tf.uint8)
 
 
-def largest_cells_log2(size, max_cells_log2, min_cell_size):
-    """The largest k <= max_cells_log2 that leaves each of 2^k cells `min_cell_size` of `size` pixels; >= 0.
+def largest_cells_log2(size: int | tf.Tensor, max_cells_log2: int, min_cell_size: int) -> int | tf.Tensor:
+    """The largest k in 0 ... max_cells_log2 for which each of 2^k cells keeps `min_cell_size` of `size` pixels.
 
-    Args:
-        size: in pixels, int or int32 scalar tensor; so is what is returned.
+    The result is an int where `size` is one, else an int32 scalar tensor.
     """
     fits = [2**k * min_cell_size <= size for k in range(1, max_cells_log2 + 1)]
     return tf.reduce_sum(tf.cast(tf.stack(fits), tf.int32)) if tf.is_tensor(size) and fits else sum(fits)
 
 
-def draw_rectangle(key, height, width):
+def draw_rectangle(key: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
     """One upright rectangle inside the image: uint8 [H, W, 1]. Area and aspect are uniform in logarithm."""
     area, aspect, top, left = tf.unstack(uniform(key, 4))
     size = tf.cast(tf.stack([height, width]), tf.float64)
@@ -116,11 +143,11 @@ def draw_rectangle(key, height, width):
     return tf.cast(rows[:, None] & columns[None, :], tf.uint8)[..., None]
 
 
-def foreground(image, threshold):
+def foreground(image: tf.Tensor, threshold: int) -> tf.Tensor:
     """Where an object lies in front of a plain background.
 
-    The background's colour is the median of the image's outermost pixels. What differs from it belongs to the object,
-    and so do the small gaps in between.
+    The background's colour is the median of the image's outermost pixels. Pixels that differ from it belong to the
+    object, and so do small gaps between them.
 
     Args:
         image: uint8 [H, W, 3].
@@ -143,15 +170,18 @@ def foreground(image, threshold):
     return tf.reshape(tf.cast(closed, tf.uint8), [shape[0], shape[1], 1])
 
 
-def noticeable(mask, augmented, image, levels):
-    """A mask without the pixels that the anomaly changed by less than `levels` of 255 in every channel.
+def noticeable(mask: tf.Tensor, augmented: tf.Tensor, image: tf.Tensor, levels: int) -> tf.Tensor:
+    """A mask without the pixels that the anomaly changed by less than `levels` in every channel.
 
     Args:
-        mask: uint8 [..., 1]; `augmented` and `image`: uint8 [..., 3].
+        mask: uint8 [..., 1].
+        augmented: uint8 [..., 3], with the anomaly.
+        image: uint8 [..., 3], without it.
+        levels: out of 255.
 
     References:
         Guo et al., Just Noticeable Learning for Unsupervised Anomaly Localization and Detection, ICME 2022 (JNLD),
-        which clears the label where a change cannot be seen; its model of what is seen is finer than this threshold.
+        which clears the label where a change cannot be seen; its model of what can be seen is finer than a threshold.
     """
     change = tf.abs(tf.cast(augmented, tf.int32) - tf.cast(image, tf.int32))
     return mask * tf.cast(tf.reduce_max(change, axis=-1, keepdims=True) >= levels, tf.uint8)

@@ -7,22 +7,29 @@ References:
     Perlin, Improving Noise, SIGGRAPH 2002 (the quintic fade).
 """
 
+import numpy as np
 import tensorflow as tf
 
 
-def fade(t):
+def fade(t: tf.Tensor) -> tf.Tensor:
     """Perlin's quintic step from 0 to 1: first and second derivatives vanish at both ends."""
     return t * t * t * (t * (t * 6.0 - 15.0) + 10.0)
 
 
-def perlin_noise(angles, cells_y, cells_x, height, width):
+def perlin_noise(
+    angles: tf.Tensor | np.ndarray,
+    cells_y: int | tf.Tensor,
+    cells_x: int | tf.Tensor,
+    height: int | tf.Tensor,
+    width: int | tf.Tensor,
+) -> tf.Tensor:
     """Gradient noise with `cells_y` x `cells_x` cells.
 
     Args:
         angles: float32 [L, L], directions of the unit gradients on the lattice, in radians from the x axis. L is larger
             than both numbers of cells; the lattice beyond them is not used.
-        cells_y: scalar int32 tensor or int, cells down the image; need not divide the height.
-        cells_x: scalar int32 tensor or int, cells across the image; need not divide the width.
+        cells_y: int32, cells down the image; need not divide the height.
+        cells_x: int32, cells across the image; need not divide the width.
         height: H, in pixels.
         width: W, in pixels.
 
@@ -38,8 +45,10 @@ def perlin_noise(angles, cells_y, cells_x, height, width):
     return tf.sqrt(2.0) * tf.matmul(rows, columns, transpose_b=True)
 
 
-def _lattice_weights(size, cells, lattice_size):
-    """How much each lattice line counts at each pixel: float32 [size, L], and the same times the distance from it."""
+def _lattice_weights(
+    size: int | tf.Tensor, cells: int | tf.Tensor, lattice_size: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """How much each lattice line counts at each pixel, float32 [size, L], and the same times the distance from it."""
     position = tf.cast(tf.range(size) * cells, tf.float32) / tf.cast(size, tf.float32)
     distance = position[:, None] - tf.cast(tf.range(lattice_size), tf.float32)
     weight = 1.0 - fade(tf.minimum(tf.abs(distance), 1.0))

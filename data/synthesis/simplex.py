@@ -1,4 +1,4 @@
-"""OpenSimplex noise, drawn coarsely and enlarged: a point costs 12 us, so a field at full size would take seconds.
+"""OpenSimplex noise, computed on a coarse grid and enlarged: at 12 us a point, a field at full size takes seconds.
 
 References:
     Perlin's simplex noise, SIGGRAPH 2001 course notes; the package `opensimplex`.
@@ -10,20 +10,21 @@ import cv2
 import numpy as np
 import opensimplex
 
-# A generator costs 1 ms per seed: one serves all, and a random offset makes a new field.
+# A new generator costs 1 ms. So one serves all fields, which differ by a random offset.
 _SIMPLEX = opensimplex.OpenSimplex(seed=0)
 
-# What brings `noise` to the height of Perlin noise: over all scales 5.3 % of it then exceed one half, of Perlin noise
-# 5.5 %, so one threshold serves both.
+# Brings `noise` to the height of Perlin noise, so that one threshold serves both: over all scales 5.3 % of the scaled
+# noise exceed one half, and 5.5 % of Perlin noise.
 TO_PERLIN = 0.85
 
 
-def noise(rng, cells_y, cells_x, size):
+def noise(rng: np.random.Generator, cells_y: int, cells_x: int, size: tuple[int, int]) -> np.ndarray:
     """A smooth random field.
 
     Args:
-        rng: NumPy generator that the place in the endless noise is drawn from.
-        cells_y: about how many hills there are down the image; `cells_x` across it.
+        rng: draws the place in the endless noise.
+        cells_y: about how many hills there are down the image.
+        cells_x: the same across the image.
         size: (height, width) in pixels.
 
     Returns:
@@ -36,13 +37,14 @@ def noise(rng, cells_y, cells_x, size):
 
 
 @functools.lru_cache(maxsize=1)
-def draw_bank(count, size, largest_log2_y, largest_log2_x):
-    """Fields of many scales, to cut masks from: a few seconds for a few hundred.
+def draw_bank(count: int, size: tuple[int, int], largest_log2_y: int, largest_log2_x: int) -> np.ndarray:
+    """Fields of many scales, to cut masks from; a few hundred take a few seconds.
 
     Args:
         count: F, the number of fields; field k is the same whatever the count.
         size: (height, width) in pixels.
-        largest_log2_y: a field has 2^k cells down the image, k uniform from 0 to this; `largest_log2_x` across it.
+        largest_log2_y: a field has 2^k cells down the image, k uniform from 0 to this.
+        largest_log2_x: the same across the image.
 
     Returns:
         float16 [F, height, width], as high as Perlin noise; read-only.

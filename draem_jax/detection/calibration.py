@@ -1,38 +1,52 @@
 """Thresholds from normal images that the networks have not been trained on: `calibration.json`.
 
-A score says how far a detector is from sure, not what to do. The threshold between the two comes from held-out normal
-images: it is set so that a wanted part of normal images (or of their pixels) reaches it. Defects play no part in it.
-How well a number of normal images can tell that part is computed and written down beside it.
+A score says how anomalous an image looks, but not whether to reject it: that takes a threshold. Held-out normal images
+set it, so that a wanted part of them (or of their pixels) reaches it. Defects play no part. How precisely that many
+normal images determine the part is computed and written beside the threshold.
 """
 
 import json
 import math
+import os
 import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from draem_jax import devices, run_directory
 from draem_jax.errors import UserError
 
+Calibration = dict[str, Any]  # What `calibrate` returns.
+Threshold = dict[str, Any]  # What `image_threshold` and `pixel_threshold` return.
+
 SCHEMA = 1
 CONFIDENCE = 0.95  # Of the intervals.
 MIN_NORMALS_FOR_PIXELS = 20  # Below it, a bootstrap over images shows less spread than there is.
 
-# Where the pixels of maps are counted: evenly spaced in the logit, 0.008 apart, which changes a threshold by less than
-# one hundredth of its odds; and the first number above 1, which no pixel reaches. Exactly representable in float32, as
-# maps are, so that counts here and comparisons later agree.
+# The levels at which the pixels of maps are counted. They are 0.008 apart in the logit, which changes a threshold by
+# less than one hundredth of its odds. The last one is the first number above 1, which no pixel reaches. All of them are
+# float32, as maps are, so that counts here and comparisons later agree.
 _PROBABILITIES = 1 / (1 + np.exp(-np.linspace(-16, 16, 4097)))
 LEVELS = np.unique(np.append(_PROBABILITIES, np.nextafter(np.float32(1), 2)).astype(np.float32))
 
 
-def image_threshold(scores, target_fpr):
+class Measuring(Protocol):
+    """What `calibrate_run` needs of a `Detector`, whose module imports this one."""
+
+    def measure(self, pictures: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]: ...
+
+    def settings(self) -> dict[str, int]: ...
+
+
+def image_threshold(scores: Sequence[float] | np.ndarray, target_fpr: float) -> Threshold:
     """The threshold that a normal image reaches with at most the wanted probability.
 
     With N scores and r = ceil((1 - target) (N + 1)), the threshold is the first number above the r-th smallest score.
-    The false-positive rate at it is itself random, since other normal images would have given another threshold: for
-    continuous scores its distribution is Beta(N + 1 - r, r), whatever the distribution of the scores. Its mean,
-    (N + 1 - r) / (N + 1), is at most the target; with ties the rate is lower. Where r exceeds N, that is N < 1 / target
-    - 1, no score is high enough: the highest is taken, and `note` says so.
+    Other normal images would have given another threshold, so the false-positive rate at it is itself random. For
+    continuous scores it follows Beta(N + 1 - r, r), whatever the distribution of the scores. Its mean,
+    (N + 1 - r) / (N + 1), is at most the target; with ties the rate is lower. If r exceeds N, which means
+    N < 1 / target - 1, no score is high enough: the highest is taken, and `note` says so.
 
     Args:
         scores: [N] scores of normal images, N >= 1.
@@ -40,8 +54,8 @@ def image_threshold(scores, target_fpr):
 
     Returns:
         dict: threshold (an image is defective where score >= threshold), target_fpr, expected_fpr (mean of the Beta
-        distribution), interval (its central 95 %: in that range lies the rate that other normal images will show),
-        confidence, enough_normals, note (string or None).
+        distribution), interval (its central 95 %, the range in which the rate on other normal images lies), confidence,
+        enough_normals, note (string or None).
 
     References:
         Wilks, Determination of sample sizes for setting tolerance limits, 1941; David and Nagaraja, Order Statistics,
@@ -49,13 +63,13 @@ def image_threshold(scores, target_fpr):
     """
     scores = np.sort(np.asarray(scores, np.float32))
     number = len(scores)
-    # The allowance is for products such as 0.07 * 100, which come out just above or below the integer they mean.
+    # Products such as 0.07 * 100 come out just above or below the integer that they mean, hence the allowance.
     above = math.floor(target_fpr * (number + 1) + 1e-9)
     enough = above >= 1
     above = max(above, 1)
     threshold = np.nextafter(scores[number - above], np.float32(np.inf))
     tails = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    from scipy import special  # It takes a while, and predict.py only reads what is calibrated.
+    from scipy import special  # Slow to import, and predict.py only reads calibrations.
 
     interval = special.betaincinv(above, number + 1 - above, tails)
     note = None
@@ -76,47 +90,54 @@ def image_threshold(scores, target_fpr):
     }
 
 
-def normals_needed(target_fpr):
-    """The smallest number of normal images from which `image_threshold` can promise a rate."""
+def normals_needed(target_fpr: float) -> int:
+    """The smallest number of normal images with which `image_threshold` can promise a rate."""
     return math.ceil(1 / target_fpr - 1e-9) - 1
 
 
-def counts_above(anomaly_map):
+def counts_above(anomaly_map: np.ndarray) -> np.ndarray:
     """int64 [levels]: how many pixels of a map are at or above each of `LEVELS`."""
     bins = np.searchsorted(LEVELS, anomaly_map.ravel(), side='right')
     return np.cumsum(np.bincount(bins, minlength=len(LEVELS) + 1)[::-1])[::-1][1:]
 
 
-def pixel_threshold(counts, sizes, target_fpr, *, resamples=1000, seed=0):
+def pixel_threshold(
+    counts: Sequence[np.ndarray],
+    sizes: Sequence[int],
+    target_fpr: float,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Threshold:
     """The threshold that the wanted part of all pixels of normal images reaches.
 
     It is the smallest of `LEVELS` at which the rate over all pixels of all images is at most the target. The pixels of
-    one image resemble each other, so the images are what the uncertainty comes from: they are drawn with replacement,
-    a threshold is found on each draw, and the interval holds the central 95 % of the rates that these thresholds have
-    on all images.
+    one image resemble each other, so the uncertainty comes from the choice of images. They are drawn with replacement
+    many times, each draw gives a threshold, and the interval holds the central 95 % of the rates that these thresholds
+    have on all images.
 
     Args:
         counts: [N, levels] from `counts_above`, one row for each normal image.
         sizes: [N] pixels of each image.
         target_fpr: wanted part of the pixels, in (0, 1).
-        resamples: how many draws.
+        resamples: how many times the images are drawn.
         seed: of the draws.
 
     Returns:
-        dict as of `image_threshold`; expected_fpr is the rate on these images, interval is None for a single one.
+        dict as from `image_threshold`; expected_fpr is the rate on these images, interval is None for a single one.
 
     References:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993; Davison and Hinkley, Bootstrap Methods and their
         Application, 1997, section 3.8 (resampling whole groups).
     """
-    counts, sizes = np.asarray(counts, np.float64), np.asarray(sizes, np.float64)
-    number = len(counts)
-    rates = counts.sum(axis=0) / sizes.sum()
+    reached, pixels = np.asarray(counts, np.float64), np.asarray(sizes, np.float64)
+    number = len(reached)
+    rates = reached.sum(axis=0) / pixels.sum()
     level = _first_within(rates, target_fpr)
     interval = None
     if number > 1:
         draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=resamples)
-        drawn_rates = (draws @ counts) / (draws @ sizes)[:, None]
+        drawn_rates = (draws @ reached) / (draws @ pixels)[:, None]
         tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
         interval = np.quantile(rates[_first_within(drawn_rates, target_fpr)], tails).tolist()
     enough = number >= MIN_NORMALS_FOR_PIXELS
@@ -137,20 +158,22 @@ def pixel_threshold(counts, sizes, target_fpr, *, resamples=1000, seed=0):
     }
 
 
-def check_rates(**rates):
-    """Raises UserError for a false-positive rate, given by name, that is not in (0, 1)."""
+def check_rates(**rates: float) -> None:
+    """Raises UserError, with its name, for a false-positive rate that is not in (0, 1)."""
     for name, rate in rates.items():
         if not 0 < rate < 1:
             raise UserError(f'--{name}={rate!r}: expected a false-positive rate in (0, 1), such as 0.05.')
 
 
-def calibrate(measured, *, target_fpr, pixel_target_fpr):
+def calibrate(
+    measured: Iterable[tuple[float, np.ndarray]], *, target_fpr: float, pixel_target_fpr: float
+) -> Calibration:
     """Both thresholds from normal images.
 
     Args:
-        measured: iterable of (score, float32 [H, W] map in [0, 1]), one for each image, from `Detector.measure`.
+        measured: (score, float32 [H, W] map in [0, 1]) of each image, from `Detector.measure`.
         target_fpr: wanted part of normal images that are taken for defective, in (0, 1).
-        pixel_target_fpr: wanted part of the pixels of normal images that are, in (0, 1).
+        pixel_target_fpr: likewise of the pixels of normal images.
 
     Returns:
         dict: normals (their number), image (as from `image_threshold`), pixel (as from `pixel_threshold`).
@@ -173,18 +196,26 @@ def calibrate(measured, *, target_fpr, pixel_target_fpr):
     }
 
 
-def calibrate_run(workdir, trained, pictures, *, source, target_fpr, pixel_target_fpr):
-    """Calibrates a run and writes `<workdir>/calibration.json`, in one of several processes.
+def calibrate_run(
+    workdir: str | os.PathLike[str],
+    trained: Measuring,
+    pictures: Iterable[np.ndarray],
+    *,
+    source: str,
+    target_fpr: float,
+    pixel_target_fpr: float,
+) -> Calibration:
+    """Calibrates a run and writes `<workdir>/calibration.json`; of several processes, the main one writes.
 
     Args:
         workdir: directory of the run.
         trained: its `Detector`.
-        pictures: iterable of uint8 [H, W, 3], normal images that the run was not trained on.
-        source: in words, which images they are.
-        target_fpr: wanted false-positive rate of images, in (0, 1); `pixel_target_fpr` of pixels.
+        pictures: uint8 [H, W, 3] normal images that the run was not trained on.
+        source: says in words which images they are.
+        target_fpr, pixel_target_fpr: wanted false-positive rates of images and of pixels, in (0, 1).
 
     Returns:
-        What was written, as from `calibrate`; `describe` says it in a sentence.
+        The calibration, as from `calibrate`; `describe` puts it in a sentence.
     """
     calibration = calibrate(trained.measure(pictures), target_fpr=target_fpr, pixel_target_fpr=pixel_target_fpr)
     settings = trained.settings()
@@ -193,26 +224,33 @@ def calibrate_run(workdir, trained, pictures, *, source, target_fpr, pixel_targe
     return calibration
 
 
-def write(workdir, found, *, step, score_window, tile, source):
+def write(
+    workdir: str | os.PathLike[str],
+    calibration: Calibration,
+    *,
+    step: int,
+    score_window: int,
+    tile: int,
+    source: str,
+) -> None:
     """Writes `<workdir>/calibration.json`.
 
     Args:
         workdir: directory of the run.
-        found: from `calibrate`.
+        calibration: from `calibrate`.
         step: of the checkpoint that gave the scores.
-        score_window: with which they were computed; with another one they would be others.
-        tile: likewise; 0 for whole images.
-        source: in words, which images they were.
+        score_window, tile: with which the scores were computed; others would give other scores.
+        source: says in words which images they were.
     """
     settings = {'step': step, 'score_window': score_window, 'tile': tile}
     try:
-        run_directory.write_json(_path(workdir), {'schema': SCHEMA, **settings, 'source': source, **found})
+        run_directory.write_json(_path(workdir), {'schema': SCHEMA, **settings, 'source': source, **calibration})
     except OSError as error:
         raise UserError(f"Cannot write '{_path(workdir)}': {error.strerror}.") from error
 
 
-def read(workdir):
-    """What `write` wrote, or None where there is no calibration.
+def read(workdir: str | os.PathLike[str]) -> Calibration | None:
+    """What `write` wrote, or None where there is no such file.
 
     Raises:
         UserError: the file is there, but it is not what this version writes.
@@ -221,42 +259,43 @@ def read(workdir):
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text())
-        if found['schema'] != SCHEMA:
-            raise UserError(f"'{path}' has schema {found['schema']!r}; this version reads {SCHEMA}.")
+        calibration = json.loads(path.read_text())
+        if calibration['schema'] != SCHEMA:
+            raise UserError(f"'{path}' has schema {calibration['schema']!r}; this version reads {SCHEMA}.")
         for level in ('image', 'pixel'):
-            float(found[level]['threshold'])
+            float(calibration[level]['threshold'])
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
             f"'{path}' is not a calibration; delete it, or write it anew with tools/calibrate.py."
         ) from error
-    return found
+    return calibration
 
 
-def find(workdir, **settings):
-    """The calibration that belongs to a checkpoint and the way it is used.
+def find(workdir: str | os.PathLike[str], **settings: int) -> tuple[Calibration | None, str]:
+    """The calibration that fits a checkpoint and the way in which it is used.
 
     Args:
         workdir: directory of the run.
         **settings: step, score_window and tile, as for `write`.
 
     Returns:
-        (calibration or None, sentence): the sentence says what was found, or why there is none that fits.
+        (calibration or None, sentence): the sentence describes the calibration, or says why none fits.
     """
     advice = f'tools/calibrate.py --workdir={workdir} --normals=FOLDER makes one'
-    found = read(workdir)
-    if found is None:
+    calibration = read(workdir)
+    if calibration is None:
         return None, f'Uncalibrated: the run has no calibration.json ({advice}).'
     for name, value in settings.items():
-        if found.get(name) != value:
-            return None, f'Uncalibrated: calibration.json is for {name} {found.get(name)}, not {value} ({advice}).'
-    return found, describe(found)
+        other = calibration.get(name)
+        if other != value:
+            return None, f'Uncalibrated: calibration.json is for {name} {other}, not {value} ({advice}).'
+    return calibration, describe(calibration)
 
 
-def describe(calibration):
-    """A calibration in a sentence, for people: how many normal images, and what they promise."""
+def describe(calibration: Calibration) -> str:
+    """A calibration in a sentence: the number of normal images, and what they promise."""
     image = calibration['image']
     low, high = image['interval']
     sentence = (
@@ -267,10 +306,10 @@ def describe(calibration):
     return ' '.join([sentence, *filter(None, [image['note']])])
 
 
-def _first_within(rates, target_fpr):
+def _first_within(rates: np.ndarray, target_fpr: float) -> Any:
     """The index of the first level whose rate is within the target; rates [..., levels] fall along the last axis."""
     return np.argmax(rates <= target_fpr, axis=-1)
 
 
-def _path(workdir):
+def _path(workdir: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(workdir) / 'calibration.json'

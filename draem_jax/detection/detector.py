@@ -1,4 +1,4 @@
-"""A trained run as a function of images: scores, maps, decisions and defect regions. Needs no TensorFlow."""
+"""A trained run as a function of images: scores, maps, decisions and defect regions. It needs no TensorFlow."""
 
 import collections
 import concurrent.futures
@@ -6,9 +6,10 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, overload
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -17,64 +18,72 @@ from draem_jax.detection import calibration, regions, tiling
 from draem_jax.errors import UserError
 from draem_jax.model import networks, scoring
 
+Image = str | os.PathLike[str] | np.ndarray  # A file that `images.read_image` reads, or uint8 RGB [H, W, 3].
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detection:
     """What a detector says of one image.
 
     Attributes:
-        score: in [0, 1], the higher the more anomalous.
+        score: in [0, 1]; the higher, the more anomalous.
         map: float32 [H, W] in [0, 1] at the image's own resolution: the probability of an anomaly at each pixel.
         decision: True where the image is defective (score >= threshold), False where it is good, None where no
             threshold is known.
         boxes: (left, top, width, height) in pixels of each connected region where the map reaches the pixel threshold,
             the largest region first; None where no pixel threshold is known. They do not depend on the decision: a
             good image may have small ones.
-        area: pixels in all regions together; None where no pixel threshold is known.
+        area: how many pixels all regions have together; None where no pixel threshold is known.
     """
 
     score: float
     map: np.ndarray
     decision: bool | None
-    boxes: tuple[tuple[int, int, int, int], ...] | None
+    boxes: tuple[regions.Box, ...] | None
     area: int | None
 
 
-def load(run, step=None, *, threshold=None, pixel_threshold=None, tile=0, batch_size=None):
+def load(
+    run: str | os.PathLike[str],
+    step: int | None = None,
+    *,
+    threshold: float | None = None,
+    pixel_threshold: float | None = None,
+    tile: int = 0,
+    batch_size: int | None = None,
+) -> 'Detector':
     """Opens a trained run to look at images with it.
 
     >>> import draem_jax
     >>> detector = draem_jax.load('runs/parts')
-    >>> found = detector('photo.png')
-    >>> found.map.shape, found.map.dtype
+    >>> detection = detector('photo.png')
+    >>> detection.map.shape, detection.map.dtype
     ((1500, 2000), dtype('float32'))
-    >>> 0 <= found.score <= 1
+    >>> 0 <= detection.score <= 1
     True
     >>> strict = draem_jax.load('runs/parts', threshold=0.0, pixel_threshold=0.0)
     >>> strict('photo.png').decision, strict('photo.png').boxes
     (True, ((0, 0, 2000, 1500),))
-    >>> [found.decision for found in strict(['photo.png', 'photo.png'])]
+    >>> [detection.decision for detection in strict(['photo.png', 'photo.png'])]
     [True, True]
 
-    The program is compiled while the checkpoint is read; `draem_jax.devices.cache_compilations()` before it keeps the
-    compiled program on disk for the next process.
+    The program is compiled while the checkpoint is read. A call of `draem_jax.devices.cache_compilations()` before it
+    keeps the compiled program on disk for the next process.
 
     Args:
         run: directory that train.py wrote to.
         step: of the checkpoint; the newest by default.
         threshold: of the image score, in place of the calibrated one.
         pixel_threshold: of the map, in place of the calibrated one.
-        tile: 0: the whole image is resized to the network's size, as in training and evaluation. Otherwise the image is
-            looked at in overlapping square tiles of so many of its pixels, each resized to the network's size: for
+        tile: 0 resizes the whole image to the network's size, as in training and evaluation. Otherwise the image is cut
+            into overlapping square tiles of that many of its pixels, and each is resized to the network's size: for
             networks trained on images of that scale. Where the network is not square, `tile` is the tile's height.
         batch_size: images (or tiles) per step over all devices, rounded up to a multiple of the devices. By default one
             per device on a CPU, where more at once gains nothing, and elsewhere the `evaluation.batch_size` of the run.
 
-    Returns:
-        A `Detector`.
-
     Raises:
-        UserError: no run, no checkpoint, not this step, or a calibration file that is none.
+        UserError: there is no run, no checkpoint or not this step, the calibration file is damaged, or an argument is
+            out of range.
     """
     config = run_directory.read_config(run)
     try:
@@ -83,24 +92,19 @@ def load(run, step=None, *, threshold=None, pixel_threshold=None, tile=0, batch_
         score_window, usual_batch_size = config['evaluation']['score_window'], config['evaluation']['batch_size']
     except (KeyError, TypeError) as error:
         raise UserError(f"'config.json' in '{run}' is not one that this version can read: {error}.") from error
-    for name, value, least in (('tile', tile or 0, 0), ('batch_size', 1 if batch_size is None else batch_size, 1)):
-        if value < least:
-            raise UserError(f'{name}={value}: expected {least} or more.')
-    for name, value in (('threshold', threshold), ('pixel_threshold', pixel_threshold)):
-        if value is not None and math.isnan(value):  # Nothing would ever reach it.
-            raise UserError(f'{name}={value}: expected a number.')
+    _check_arguments(threshold, pixel_threshold, tile, batch_size)
     if batch_size is None:
         batch_size = 1 if jax.default_backend() == 'cpu' else usual_batch_size
     batch_size = -(-batch_size // devices.count()) * devices.count()
     template = _template(model, image_size)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         restoring = thread.submit(checkpoints.restore_variables, run, template, step)
-        predict = _predictor(model, score_window, image_size, batch_size)  # Meanwhile: it is as long.
+        predict = _predictor(model, score_window, image_size, batch_size)  # Meanwhile: it takes as long.
         step, variables = restoring.result()
-    found, note = calibration.find(run, step=step, score_window=score_window, tile=tile or 0)
-    if found is not None:
-        threshold = found['image']['threshold'] if threshold is None else threshold
-        pixel_threshold = found['pixel']['threshold'] if pixel_threshold is None else pixel_threshold
+    calibrated, note = calibration.find(run, step=step, score_window=score_window, tile=tile)
+    if calibrated is not None:
+        threshold = calibrated['image']['threshold'] if threshold is None else threshold
+        pixel_threshold = calibrated['pixel']['threshold'] if pixel_threshold is None else pixel_threshold
     return Detector(
         predict,
         devices.replicate(variables),
@@ -108,7 +112,7 @@ def load(run, step=None, *, threshold=None, pixel_threshold=None, tile=0, batch_
         image_size=image_size,
         antialias=antialias,
         score_window=score_window,
-        tile=tile or 0,
+        tile=tile,
         batch_size=batch_size,
         threshold=threshold,
         pixel_threshold=pixel_threshold,
@@ -118,18 +122,18 @@ def load(run, step=None, *, threshold=None, pixel_threshold=None, tile=0, batch_
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detector:
-    """Looks at images; made by `load`, whose arguments explain most of the attributes.
+    """Looks at images. `load` makes it, and explains most of the attributes.
 
     Attributes:
-        predict: of `scoring.make_predict`, mapped by `devices.parallel_predict` and compiled.
+        predict: from `scoring.make_predict`, mapped by `devices.parallel_predict` and compiled.
         variables: of the networks.
         step, image_size, antialias, score_window, tile, batch_size: how images are looked at.
-        threshold, pixel_threshold: from where on an image and a pixel count as defective; None where not known.
-        calibration_note: a sentence on the run's calibration, or why there is none for this checkpoint.
+        threshold, pixel_threshold: an image or a pixel that reaches it is defective; None where it is not known.
+        calibration_note: a sentence about the run's calibration, or why this checkpoint has none.
     """
 
-    predict: Callable = dataclasses.field(repr=False)
-    variables: Any = dataclasses.field(repr=False)
+    predict: Callable[..., Any] = dataclasses.field(repr=False)
+    variables: networks.Variables = dataclasses.field(repr=False)
     step: int
     image_size: tuple[int, int]
     antialias: bool
@@ -140,7 +144,13 @@ class Detector:
     pixel_threshold: float | None
     calibration_note: str
 
-    def __call__(self, image_or_images):
+    @overload
+    def __call__(self, image_or_images: Image) -> Detection: ...  # type: ignore[overload-overlap]  # A string iterates.
+
+    @overload
+    def __call__(self, image_or_images: Iterable[Image]) -> list[Detection]: ...
+
+    def __call__(self, image_or_images: Image | Iterable[Image]) -> Detection | list[Detection]:
         """What is wrong with one image, or with each of several.
 
         Args:
@@ -153,31 +163,32 @@ class Detector:
         Raises:
             UserError: a file cannot be read, an array is not an image, or the network's output is not a number.
         """
-        is_one = isinstance(image_or_images, str | os.PathLike | np.ndarray)
-        pictures = [_open(image) for image in ([image_or_images] if is_one else image_or_images)]
-        found = [
+        if isinstance(image_or_images, str | os.PathLike | np.ndarray):
+            (detection,) = self([image_or_images])
+            return detection
+        pictures = [_open(image) for image in image_or_images]
+        return [
             self._judge(score, images.resize(anomaly_map, picture.shape[:2]))
             for picture, (score, anomaly_map) in zip(pictures, self.measure(pictures), strict=True)
         ]
-        return found[0] if is_one else found
 
-    def settings(self):
-        """What scores depend on: the keywords of `calibration.write` and `calibration.find`."""
+    def settings(self) -> dict[str, int]:
+        """What scores depend on, as keywords of `calibration.write` and `calibration.find`."""
         return {'step': self.step, 'score_window': self.score_window, 'tile': self.tile}
 
-    def measure(self, pictures):
+    def measure(self, pictures: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
         """Scores and maps alone, at the scale that the network sees.
 
         Args:
-            pictures: iterable of uint8 [H, W, 3]; drawn as it is needed, so that not all need to be in memory.
+            pictures: uint8 [H, W, 3]; one is taken when it is needed, so that not all have to be in memory.
 
         Yields:
-            (score, float32 [h, w] map) of each image; without tiles (h, w) is `image_size`, and the score is exactly
+            (score, float32 [h, w] map) of each image. Without tiles (h, w) is `image_size`, and the score is exactly
             that of an evaluation.
         """
-        shapes = collections.deque()
+        shapes: collections.deque[tuple[int, ...]] = collections.deque()
 
-        def tiles():
+        def tiles() -> Iterator[np.ndarray]:
             for picture in pictures:
                 scaled = self._scale(picture)
                 shapes.append(scaled.shape[:2])
@@ -197,21 +208,21 @@ class Detector:
                 )
             yield float(score), anomaly_map
 
-    def _scale(self, picture):
-        """The image at the scale of the network: at its very size, or so that a tile has its size."""
+    def _scale(self, picture: np.ndarray) -> np.ndarray:
+        """The image at the size of the network, or so that a tile of it has that size."""
         if not self.tile:
             return images.resize(picture, self.image_size, antialias=self.antialias)
-        size = [max(1, round(side * self.image_size[0] / self.tile)) for side in picture.shape[:2]]
-        if size[0] * size[1] > images.MAX_PIXELS:
+        height, width = (max(1, round(side * self.image_size[0] / self.tile)) for side in picture.shape[:2])
+        if height * width > images.MAX_PIXELS:
             raise UserError(
                 f'Tiles of {self.tile} pixels enlarge an image of {picture.shape[1]} x {picture.shape[0]} pixels to '
-                f'{size[1]} x {size[0]}, more than the {images.MAX_PIXELS} pixels that are allowed. Take larger ones.'
+                f'{width} x {height}, more than the {images.MAX_PIXELS} pixels that are allowed. Take larger ones.'
             )
-        return images.resize(picture, size, antialias=self.antialias)
+        return images.resize(picture, (height, width), antialias=self.antialias)
 
-    def _outputs(self, tiles):
-        """(score, map) of each tile; every batch is filled up to one size, so that there is one compilation."""
-        batch = []
+    def _outputs(self, tiles: Iterable[np.ndarray]) -> Iterator[tuple[np.floating, np.ndarray]]:
+        """(score, map) of each tile. The last batch is filled up, so that one compilation is enough."""
+        batch: list[np.ndarray] = []
         for tile in tiles:
             batch.append(tile)
             if len(batch) == self.batch_size:
@@ -220,12 +231,12 @@ class Detector:
         if batch:
             yield from self._run(batch)
 
-    def _run(self, batch):
+    def _run(self, batch: list[np.ndarray]) -> list[tuple[np.floating, np.ndarray]]:
         filler = [np.zeros_like(batch[0])] * (self.batch_size - len(batch))
         outputs = devices.predict_batch(self.predict, self.variables, np.stack(batch + filler))
         return list(zip(outputs['score'], outputs['map'], strict=True))[: len(batch)]
 
-    def _judge(self, score, anomaly_map):
+    def _judge(self, score: float, anomaly_map: np.ndarray) -> Detection:
         decision, boxes, area = None, None, None
         if self.threshold is not None:
             decision = score >= self.threshold
@@ -234,19 +245,28 @@ class Detector:
         return Detection(score, anomaly_map, decision, boxes, area)
 
 
+def _check_arguments(threshold: float | None, pixel_threshold: float | None, tile: int, batch_size: int | None) -> None:
+    for name, value, least in (('tile', tile, 0), ('batch_size', 1 if batch_size is None else batch_size, 1)):
+        if value < least:
+            raise UserError(f'{name}={value}: expected {least} or more.')
+    for name, level in (('threshold', threshold), ('pixel_threshold', pixel_threshold)):
+        if level is not None and math.isnan(level):  # Nothing would ever reach it.
+            raise UserError(f'{name}={level}: expected a number.')
+
+
 @functools.cache
-def _predictor(model, score_window, image_size, batch_size):
-    """Shared by all detectors that are alike in these, so that only the first of them is compiled."""
+def _predictor(model: nn.Module, score_window: int, image_size: tuple[int, int], batch_size: int) -> Callable[..., Any]:
+    """The compiled program; detectors that agree in these arguments share it."""
     predict = devices.parallel_predict(scoring.make_predict(model, score_window=score_window))
     return devices.compile_predict(predict, _template(model, image_size), (batch_size, *image_size, 3))
 
 
 @functools.cache
-def _template(model, image_size):
+def _template(model: nn.Module, image_size: tuple[int, int]) -> networks.Variables:
     return networks.variable_shapes(model, image_size)
 
 
-def _open(image):
+def _open(image: Image) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return images.read_image(image)
     image = np.asarray(image)

@@ -3,8 +3,10 @@
 import cv2
 import numpy as np
 
+Box = tuple[int, int, int, int]  # (left, top, width, height) in pixels
 
-def find_regions(anomaly_map, threshold):
+
+def find_regions(anomaly_map: np.ndarray, threshold: float) -> tuple[tuple[Box, ...], int]:
     """The connected regions where a map reaches a threshold; pixels that touch at a corner are connected.
 
     Args:
@@ -12,17 +14,17 @@ def find_regions(anomaly_map, threshold):
         threshold: a pixel belongs to a defect where map >= threshold.
 
     Returns:
-        (boxes, area): a tuple of (left, top, width, height) in pixels, the region with the most pixels first, and the
-        number of pixels in all regions together.
+        (boxes, area): a tuple with the box of each region, the region with the most pixels first, and the number of
+        pixels in all regions together.
     """
     mask = defect_mask(anomaly_map, threshold).astype(np.uint8)
     _, _, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    regions = statistics[1:]  # The first one is what lies outside of all regions.
+    regions = statistics[1:]  # The first one is everything outside of all regions.
     regions = regions[np.argsort(-regions[:, cv2.CC_STAT_AREA], kind='stable')]
-    boxes = tuple(tuple(int(value) for value in region[: cv2.CC_STAT_AREA]) for region in regions)
+    boxes = tuple((int(left), int(top), int(width), int(height)) for left, top, width, height, _ in regions)
     return boxes, int(regions[:, cv2.CC_STAT_AREA].sum())
 
 
-def defect_mask(anomaly_map, threshold):
+def defect_mask(anomaly_map: np.ndarray, threshold: float) -> np.ndarray:
     """bool [H, W]: where a map reaches a threshold, compared in float64 so that no threshold is rounded."""
     return anomaly_map.astype(np.float64) >= threshold

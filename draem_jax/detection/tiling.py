@@ -1,13 +1,14 @@
-"""Images larger than the network in overlapping tiles of its size, and the tiles' maps as one map without seams.
+"""Cuts images larger than the network into overlapping tiles, and joins the tiles' maps without seams.
 
     tiles = cut(image, size)
     whole = blend(maps_of(tiles), image.shape[:2], size)
 
-In the overlap two maps cross-fade along a raised cosine, which trusts the middle of a tile and not its border, where
-the network sees padding. The weights of all tiles add up to 1 at every pixel.
+Where tiles overlap, their maps cross-fade along a raised cosine: it trusts the middle of a tile more than its border,
+where the network sees padding. The weights of all tiles add up to 1 at every pixel.
 """
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -15,16 +16,16 @@ import numpy as np
 MIN_OVERLAP = 0.25  # Of a tile's side.
 
 
-def cut(image, size):
+def cut(image: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
     """Tiles that cover an image, row by row.
 
     Args:
-        image: [H, W, C] uint8. Where it is smaller than a tile its mirror image continues it below and to the right.
+        image: [H, W, C] uint8. If it is smaller than a tile, its mirror image continues it below and to the right.
         size: (height, width) of a tile.
 
     Returns:
-        List of [height, width, C] arrays, views where nothing had to be continued. One tile, the very image, where the
-        image has the size of a tile.
+        [height, width, C] arrays, which are views unless the image was continued. An image of the size of a tile is its
+        only tile.
     """
     height, width = size
     below, right = max(0, height - image.shape[0]), max(0, width - image.shape[1])
@@ -34,21 +35,21 @@ def cut(image, size):
     return [image[top : top + height, left : left + width] for top in tops for left in lefts]
 
 
-def count(shape, size):
+def count(shape: tuple[int, ...], size: tuple[int, int]) -> int:
     """The number of tiles that `cut` makes of an image of `shape` (height, width)."""
     return math.prod(len(starts(length, side)) for length, side in zip(shape, size, strict=True))
 
 
-def blend(maps, shape, size):
+def blend(maps: Sequence[np.ndarray], shape: tuple[int, ...], size: tuple[int, int]) -> np.ndarray:
     """The maps of an image's tiles as one map.
 
     Args:
-        maps: sequence of float32 [height, width] in [0, 1], one for each tile of `cut`, in its order.
+        maps: float32 [height, width] in [0, 1], one for each tile of `cut`, in the same order.
         shape: (H, W) of the image.
         size: (height, width) of a tile.
 
     Returns:
-        float32 [H, W] in [0, 1]; of a single tile the very values.
+        float32 [H, W] in [0, 1]; the map of a single tile stays as it is.
     """
     height, width = size
     full = np.zeros([max(length, side) for length, side in zip(shape, size, strict=True)], np.float32)
@@ -62,14 +63,14 @@ def blend(maps, shape, size):
     return np.minimum(full[: shape[0], : shape[1]], 1)  # Rounding can exceed 1 by one part in 10^7.
 
 
-def starts(length, side):
+def starts(length: int, side: int) -> list[int]:
     """Where tiles of `side` pixels start along `length` pixels: evenly spread, the first at 0, the last at the end."""
     number = 1 + math.ceil(max(0, length - side) / (side - math.ceil(MIN_OVERLAP * side)))
     return [round(position) for position in np.linspace(0, max(0, length - side), number)]
 
 
-def weights(length, side):
-    """float32 [tiles, side]: how much each tile counts at each of its pixels along one axis; 1 over all tiles."""
+def weights(length: int, side: int) -> np.ndarray:
+    """float32 [tiles, side]: how much each tile counts at its pixels along one axis; the tiles add up to 1."""
     window = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
     positions = starts(length, side)
     total = np.zeros(max(length, side))
@@ -78,15 +79,15 @@ def weights(length, side):
     return np.stack([window / total[start : start + side] for start in positions]).astype(np.float32)
 
 
-def highest_mean(anomaly_map, window_size):
-    """`scoring.image_score` of one map of any size, on the host: nothing is compiled for each new size.
+def highest_mean(anomaly_map: np.ndarray, window_size: int) -> np.float32:
+    """`scoring.image_score` of one map of any size, on the host, where no new size has to be compiled for.
 
     Args:
         anomaly_map: float32 [H, W].
         window_size: side of the square window in pixels, odd.
 
     Returns:
-        The highest mean over a window, the zeros beyond the border counted; float32.
+        The highest mean over a window, float32; the zeros beyond the border count.
     """
     window = (window_size, window_size)
     return cv2.boxFilter(anomaly_map, -1, window, borderType=cv2.BORDER_CONSTANT).max()

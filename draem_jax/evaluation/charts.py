@@ -1,20 +1,25 @@
 """Charts as plain data that templates/charts.svg draws: positions in user units, paths, ticks.
 
-An `Axis` maps values to [0, 1]; `line_chart` and `mirrored_histogram` place lines and bars between two of them. Colours
+An `Axis` maps values to [0, 1]; `line_chart` and `mirrored_histogram` place lines and bars between two axes. Colours
 and fonts are left to the style sheet of the page, so that a chart looks right on light and on dark paper.
 """
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+Chart = dict[str, Any]  # what the macro `chart` of templates/charts.svg draws
 
 WIDTH = 480
 HEIGHT = 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 30, 42
 _LOGIT_TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
-_LOGIT_RANGE = (1e-5, 0.999)  # Scores beyond sit on the rim: nobody tells 0.9999 from 1.
-_MIN_LOGIT_SPAN = 4.0  # Narrower than this, a linear axis is as clear and easier to read.
+_LOGIT_RANGE = (1e-5, 0.999)  # Scores beyond it sit on the rim: nobody tells 0.9999 from 1.
+_MIN_LOGIT_SPAN = 4.0  # Where logits span less than this, a linear axis is as clear, and easier to read.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Axis:
         low: value at position 0.
         high: value at position 1.
         kind: 'linear'; 'log'; or 'logit', log(value / (1 - value)), which spreads what crowds near 0 and near 1.
-        label: what is shown.
+        label: what the values are, written beside the axis.
     """
 
     low: float
@@ -33,13 +38,14 @@ class Axis:
     kind: str = 'linear'
     label: str = ''
 
-    def positions(self, values):
-        """Values [N] as positions [N] in [0, 1]; what lies beyond the axis sits on its rim."""
+    def positions(self, values: ArrayLike) -> np.ndarray:
+        """Values [N] as positions [N] in [0, 1]; those beyond the axis sit on its rim."""
         low, high = self._transformed([self.low, self.high])
         return np.clip((self._transformed(values) - low) / (high - low), 0, 1)
 
-    def ticks(self, count=6):
-        """About `count` round values and their positions: list of {'position', 'text'}."""
+    def ticks(self, count: int = 6) -> list[dict[str, Any]]:
+        """About `count` round values and their positions, each {'position', 'text'}."""
+        values: Sequence[float]
         if self.kind == 'linear':
             values = _round_values(self.low, self.high, count)
         elif self.kind == 'log':
@@ -57,31 +63,31 @@ class Axis:
             for value, position in zip(values, self.positions(values), strict=True)
         ]
 
-    def _transformed(self, values):
-        values = np.asarray(values, np.float64)
+    def _transformed(self, values: ArrayLike) -> np.ndarray:
+        numbers = np.asarray(values, np.float64)
         if self.kind == 'linear':
-            return values
+            return numbers
         if self.kind == 'log':
-            return np.log(np.maximum(values, self.low))
-        values = np.clip(values, self.low, self.high)
-        return np.log(values / (1 - values))
+            return np.log(np.maximum(numbers, self.low))
+        shares = np.clip(numbers, self.low, self.high)
+        return np.log(shares / (1 - shares))
 
 
-def score_axis(scores, label=''):
+def score_axis(scores: ArrayLike, label: str = '') -> Axis:
     """The axis on which scores are told apart best.
 
     Args:
-        scores: [N]; those that are not finite are not looked at.
+        scores: [N]; those that are not finite are passed over.
         label: of the axis.
 
     Returns:
-        `Axis` over all scores: logit where they are shares that crowd near 0 or 1, as those of DRAEM do, else linear.
+        An axis over all scores: logit where they are shares that crowd near 0 or 1, as those of DRAEM do, else linear.
     """
-    scores = np.asarray(scores, np.float64)
-    scores = scores[np.isfinite(scores)]
-    if not scores.size:
+    numbers = np.asarray(scores, np.float64)
+    finite = numbers[np.isfinite(numbers)]
+    if not finite.size:
         return Axis(0.0, 1.0, label=label)
-    low, high = float(scores.min()), float(scores.max())
+    low, high = float(finite.min()), float(finite.max())
     if low >= 0 and high <= 1:
         ends = np.clip([low, high], *_LOGIT_RANGE)
         logits = np.log(ends / (1 - ends))
@@ -89,53 +95,64 @@ def score_axis(scores, label=''):
             margin = 0.02 * (logits[1] - logits[0])
             ends = 1 / (1 + np.exp(-(logits + [-margin, margin])))
             return Axis(float(ends[0]), float(ends[1]), 'logit', label)
-    # Never without extent, also where all scores are equal.
+    # The axis has an extent also where all scores are equal.
     margin = 0.02 * (high - low) or max(0.02 * abs(high), 1e-3)
     return Axis(low - margin, high + margin, label=label)
 
 
-def line_chart(title, lines, x_axis, y_axis, *, description='', mark=None, marker=False):
+def line_chart(
+    title: str,
+    lines: Sequence[tuple[str, ArrayLike, ArrayLike]],
+    x_axis: Axis,
+    y_axis: Axis,
+    *,
+    description: str = '',
+    mark: float | None = None,
+    marker: bool = False,
+) -> Chart:
     """Lines over one pair of axes.
 
     Args:
         title: shown above.
-        lines: list of (name, xs, ys); a y that is not finite leaves a gap; names are shown where there are several.
-        x_axis: `Axis`.
-        y_axis: `Axis`.
+        lines: (name, xs, ys) of each; a y that is not finite leaves a gap; names are shown where there are several.
+        x_axis: from left to right.
+        y_axis: from bottom to top.
         description: what a reader who sees no picture is told.
-        mark: x at which a vertical line stands; None for none.
+        mark: x at which a vertical line stands; None for no such line.
         marker: whether there is a dot that a script can move.
-
-    Returns:
-        dict for the macro `chart` of templates/charts.svg.
     """
-    legend = _legend([name for name, _, _ in lines]) if len(lines) > 1 else [None] * len(lines)
-    chart = _frame(
-        title, x_axis, y_axis, description or title, legend_rows=1 + legend[-1]['row'] if len(lines) > 1 else 1
-    )
-    for (name, xs, ys), place in zip(lines, legend, strict=True):
+    legend = _legend([name for name, _, _ in lines]) if len(lines) > 1 else []
+    legend_rows = 1 + legend[-1]['row'] if legend else 1
+    chart = _frame(title, x_axis, y_axis, description or title, legend_rows=legend_rows)
+    for index, (name, xs, ys) in enumerate(lines):
         path = _path(chart, x_axis.positions(xs), np.where(np.isfinite(ys), y_axis.positions(ys), np.nan))
-        chart['lines'].append({'name': name, 'path': path, 'legend': place})
+        chart['lines'].append({'name': name, 'path': path, 'legend': legend[index] if legend else None})
     if mark is not None:
         chart['mark'] = _x(chart, x_axis.positions([mark])[0])
     chart['marker'] = marker
     return chart
 
 
-def mirrored_histogram(title, upper, lower, axis, *, bins=48, description='', mark=None):
+def mirrored_histogram(
+    title: str,
+    upper: tuple[str, ArrayLike],
+    lower: tuple[str, ArrayLike],
+    axis: Axis,
+    *,
+    bins: int = 48,
+    description: str = '',
+    mark: float | None = None,
+) -> Chart:
     """Two histograms on one axis, one growing up and one down, each in shares of its own values.
 
     Args:
         title: shown above.
-        upper: (name, values); those not finite are left out.
-        lower: (name, values).
-        axis: `Axis` of the values; the bins are equally wide on it.
+        upper: (name, values); values that are not finite are left out.
+        lower: likewise.
+        axis: of the values; the bins are equally wide on it.
         bins: their number.
         description: as in `line_chart`.
-        mark: value at which a vertical line stands; None for none.
-
-    Returns:
-        dict for the macro `chart`.
+        mark: value at which a vertical line stands; None for no such line.
     """
     chart = _frame(title, axis, Axis(-1, 1), description or title, y_ticks=False)
     plot = chart['plot']
@@ -162,11 +179,11 @@ def mirrored_histogram(title, upper, lower, axis, *, bins=48, description='', ma
     return chart
 
 
-def _legend(names):
-    """Where each name stands: list of {'left', 'row'}, in as many rows as there is need for."""
+def _legend(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Where each name stands, {'left', 'row'}, in as many rows as are needed."""
     left, row, places = _LEFT, 0, []
     for name in names:
-        width = 26 + 9 * len(name)  # About the width of its letters, also where a narrow page enlarges them.
+        width = 26 + 9 * len(name)  # Wide enough for its letters, even where a narrow page enlarges them.
         if left + width > WIDTH and left > _LEFT:
             left, row = _LEFT, row + 1
         places.append({'left': round(left, 1), 'row': row})
@@ -174,10 +191,12 @@ def _legend(names):
     return places
 
 
-def _frame(title, x_axis, y_axis, description, y_ticks=True, legend_rows=1):
-    """A chart without content."""
+def _frame(
+    title: str, x_axis: Axis, y_axis: Axis, description: str, *, y_ticks: bool = True, legend_rows: int = 1
+) -> Chart:
+    """A chart without lines and bars."""
     top = _TOP + 13 * (legend_rows - 1)
-    chart = {
+    chart: Chart = {
         'title': title,
         'description': description,
         'width': WIDTH,
@@ -196,16 +215,16 @@ def _frame(title, x_axis, y_axis, description, y_ticks=True, legend_rows=1):
     return chart
 
 
-def _x(chart, position):
+def _x(chart: Chart, position: float) -> float:
     return round(float(chart['plot']['left'] + position * chart['plot']['width']), 1)
 
 
-def _y(chart, position):
+def _y(chart: Chart, position: float) -> float:
     return round(float(chart['plot']['top'] + (1 - position) * chart['plot']['height']), 1)
 
 
-def _path(chart, xs, ys):
-    """A line through positions; broken where a y is NaN; points that fall on one tenth of a unit are drawn once."""
+def _path(chart: Chart, xs: np.ndarray, ys: np.ndarray) -> str:
+    """A line through positions, broken where a y is NaN; of points on the same tenth of a unit one is drawn."""
     text, last, is_drawing = [], None, False
     for x, y in zip(xs, ys, strict=True):
         if not np.isfinite(y):
@@ -216,11 +235,11 @@ def _path(chart, xs, ys):
             text.append(f'{"L" if is_drawing else "M"}{point}')
         last, is_drawing = point, True
     if len(text) == 1:
-        text.append('h0.01')  # A single point, which round line ends make visible.
+        text.append('h0.01')  # A line so short is a point, which round line ends make visible.
     return ''.join(text)
 
 
-def _round_values(low, high, count):
+def _round_values(low: float, high: float, count: int) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))

@@ -1,6 +1,8 @@
 """The metrics of all evaluated checkpoints of a run, over their steps."""
 
 import json
+import os
+import pathlib
 
 import markupsafe
 
@@ -8,11 +10,11 @@ from draem_jax import run_directory
 from draem_jax.evaluation import figures, results, templating
 
 
-def write_curve(workdir):
+def write_curve(workdir: str | os.PathLike[str]) -> pathlib.Path:
     """Writes evaluation/curve.csv and curve.svg: the metrics of every evaluated checkpoint over its step.
 
     Args:
-        workdir: directory of the run; whatever evaluations lie in it are taken.
+        workdir: directory of the run; all evaluations in it are taken.
 
     Returns:
         The folder that holds the two files.
@@ -28,6 +30,7 @@ def write_curve(workdir):
     results.write_csv(folder / 'curve.csv', lines, columns=('step', *results.METRICS))
     template = templating.environment().get_template('charts.svg')
     style = markupsafe.Markup(templating.asset('curve.css'))
-    svg = template.module.chart(figures.metrics_over_steps(lines), standalone=style)
+    draw = template.module.chart  # type: ignore[attr-defined]  # a macro of the template
+    svg = draw(figures.metrics_over_steps(lines), standalone=style)
     run_directory.write_text(folder / 'curve.svg', str(svg).strip() + '\n')
     return folder

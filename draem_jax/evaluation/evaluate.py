@@ -1,13 +1,16 @@
 """A model on a test split: every image exactly once, in batches over all devices.
 
-Of each image only its name and its score stay in memory. Its pixels go to a `PixelRanking`, which spools them
-to disk, and what there is to see of it to a picture file.
+Only an image's name and score stay in memory. Its pixels go to a `PixelRanking`, which spools them to disk, and all
+there is to see of it goes to a picture file.
 """
 
 import concurrent.futures
+import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import cv2
 import flax
@@ -18,12 +21,24 @@ from draem_jax import devices, images, pictures, run_directory
 from draem_jax.errors import UserError
 from draem_jax.evaluation import report, results, strips
 from draem_jax.evaluation.pixel_ranking import PixelRanking
+from draem_jax.evaluation.results import ImageRow, Results
+from draem_jax.model.networks import Variables
 from draem_jax.threads import core_count
 
 SHEETS = ('best', 'worst', 'doubtful')
 
+Batch = dict[str, Any]  # as `predict_split` takes it
 
-def predict_split(predict, variables, batches, pixels, *, mask_rule='half', picture_folder=None):
+
+def predict_split(
+    predict: Callable,
+    variables: Variables,
+    batches: Iterable[Batch],
+    pixels: PixelRanking,
+    *,
+    mask_rule: str = 'half',
+    picture_folder: str | os.PathLike[str] | None = None,
+) -> list[ImageRow]:
     """Predicts every real example of padded batches.
 
     Args:
@@ -36,14 +51,14 @@ def predict_split(predict, variables, batches, pixels, *, mask_rule='half', pict
         picture_folder: where the picture of every image is written (`strips`); None for no pictures.
 
     Returns:
-        One dict for each of the N images, in their order: 'filename', 'defect_type', 'label' (0 or 1), 'score' (float),
-        'has_mask' (bool).
+        One row for each image, in their order.
     """
-    rows, pending = [], []
+    rows: list[ImageRow] = []
+    pending: list[concurrent.futures.Future[None]] = []
     with concurrent.futures.ThreadPoolExecutor(core_count()) as pool:
         for batch in batches:
             outputs = devices.predict_batch(predict, variables, batch['image'])
-            _finish(pending)  # Pictures are drawn while the next batch is predicted, and lag no further behind.
+            _finish(pending)  # Pictures are drawn while the next batch is predicted, so they lag at most one behind.
             pending = []
             for k, label in enumerate(batch['label']):
                 anomaly_map, mask = outputs['map'][k], batch['mask'][k, ..., 0]
@@ -68,19 +83,19 @@ def predict_split(predict, variables, batches, pixels, *, mask_rule='half', pict
     return rows
 
 
-def predict_share(predict, variables, batches):
-    """What every process but the one that calls `predict_split` does meanwhile: its part of each prediction."""
+def predict_share(predict: Callable, variables: Variables, batches: Iterable[Batch]) -> None:
+    """Computes this process's part of each prediction, while another process calls `predict_split`."""
     for batch in batches:
         devices.predict_batch(predict, variables, batch['image'])
 
 
-def defective_pixels(masks, mask_rule):
+def defective_pixels(masks: np.ndarray, mask_rule: str) -> np.ndarray:
     """Which pixels of resized masks count as defective.
 
     Args:
         masks: uint8, 0 to 255.
-        mask_rule: 'half': above one half; 'full': only the full value, as in the authors' code, which after bilinear
-            resizing leaves out the rims of defects.
+        mask_rule: 'half': those above one half; 'full': only those at the full value, as in the authors' code, which
+            leaves out the rims of defects after bilinear resizing.
 
     Returns:
         uint8 in {0, 1}, of the same shape.
@@ -88,14 +103,20 @@ def defective_pixels(masks, mask_rule):
     return (masks > 127.5 if mask_rule == 'half' else masks == 255).astype(np.uint8)
 
 
-def write_sheets(folder, rows, picture_folder, threshold, rows_per_sheet):
-    """A PNG sheet for each of `SHEETS`; one that would be empty is not written.
+def write_sheets(
+    folder: str | os.PathLike[str],
+    rows: Sequence[ImageRow],
+    picture_folder: str | os.PathLike[str],
+    threshold: float | None,
+    rows_per_sheet: int,
+) -> None:
+    """Writes a PNG sheet for each of `SHEETS`, unless it would be empty.
 
     Args:
         folder: where to.
         rows: from `predict_split`.
-        picture_folder: that `predict_split` wrote to; the sheets are put together from its pictures.
-        threshold: of the image score; None where there is none, which takes the median.
+        picture_folder: where `predict_split` wrote the pictures that the sheets are put together from.
+        threshold: of the image score; None takes the median of the scores.
         rows_per_sheet: images on each sheet.
     """
     scores = np.array([row['score'] for row in rows])
@@ -113,27 +134,27 @@ def write_sheets(folder, rows, picture_folder, threshold, rows_per_sheet):
 
 
 def write_evaluation(
-    workdir,
-    folder,
-    about,
-    predict,
-    variables,
-    batches,
+    workdir: str | os.PathLike[str],
+    folder: pathlib.Path,
+    about: dict[str, Any],
+    predict: Callable,
+    variables: Variables,
+    batches: Iterable[Batch],
     *,
-    mask_rule='half',
-    aupro_max_fpr=0.3,
-    sheet_rows=8,
-    has_report=True,
-):
+    mask_rule: str = 'half',
+    aupro_max_fpr: float = 0.3,
+    sheet_rows: int = 8,
+    has_report: bool = True,
+) -> Results:
     """Predicts all batches and writes everything to a folder, the results last.
 
-    Until all is there, it lies in a hidden folder that goes when something fails.
+    All files first go to a hidden folder in it, which is removed when something fails.
 
     Args:
         workdir: directory of the run.
         folder: where to; made if it is missing.
-        about: dict with 'step', 'dataset', 'options' and perhaps 'calibration', which the results begin with.
-        predict: mapped by `devices.parallel_predict`.
+        about: what the results begin with: 'step', 'dataset', 'options' and perhaps 'calibration'.
+        predict: from `scoring.make_predict`, mapped by `devices.parallel_predict`.
         variables: of the model.
         batches: as `predict_split` takes them.
         mask_rule: as in `defective_pixels`.
@@ -149,10 +170,9 @@ def write_evaluation(
     except OSError as error:
         raise UserError(f"Cannot write to '{folder}': {error.strerror}.") from error
     with tempfile.TemporaryDirectory(prefix='.', suffix='.partial', dir=folder) as partial:
-        partial = pathlib.Path(partial)
-        shown, sheets = partial / 'report', partial / 'sheets'
-        picture_folder = shown / strips.FOLDER if has_report or sheet_rows else None
-        for needed in (sheets, shown / strips.FOLDER):
+        report_folder, sheet_folder = pathlib.Path(partial, 'report'), pathlib.Path(partial, 'sheets')
+        picture_folder = report_folder / strips.FOLDER
+        for needed in (sheet_folder, picture_folder):
             needed.mkdir(parents=True)
         with PixelRanking(folder=partial) as pixels:
             rows = predict_split(
@@ -161,23 +181,22 @@ def write_evaluation(
                 batches,
                 pixels,
                 mask_rule=mask_rule,
-                picture_folder=picture_folder,
+                picture_folder=picture_folder if has_report or sheet_rows else None,
             )
-            found = results.summarise(
+            summary = results.summarise(
                 [row['score'] for row in rows],
                 [row['label'] for row in rows],
                 [row['defect_type'] for row in rows],
                 pixels=pixels,
                 max_fpr=aupro_max_fpr,
             )
-        found = {**about, **found, 'versions': _versions()}
+        record = {**about, **summary, 'versions': _versions()}
         if sheet_rows:
-            threshold = found['threshold']['image']
-            write_sheets(sheets, rows, picture_folder, threshold, sheet_rows)
+            write_sheets(sheet_folder, rows, picture_folder, record['threshold']['image'], sheet_rows)
         if has_report:
             report.write_report(
-                shown,
-                found,
+                report_folder,
+                record,
                 rows,
                 run_name=pathlib.Path(workdir).resolve().name,
                 training_log=run_directory.read_training_log(workdir),
@@ -185,19 +204,22 @@ def write_evaluation(
                 last_step=run_directory.finished_step(workdir),
                 picture_shape=strips.panel_shape(picture_folder),
             )
-        # Where results.json is, all that lies beside it belongs to it.
-        _replace(folder / 'results.json', None)
-        # An earlier evaluation may have had pictures where this one has none.
-        for name in SHEETS:
-            _replace(folder / f'{name}.png', sheets / f'{name}.png')
-        _replace(folder / 'report', shown if has_report else None)
-        columns = ('filename', 'defect_type', 'label', 'score')
-        results.write_results(folder, found, [{name: row[name] for name in columns} for row in rows])
-    return found
+        _replace_pictures(folder, sheet_folder, report_folder if has_report else None)
+        results.write_results(folder, record, rows)
+    return record
 
 
-def _replace(path, new):
-    """Puts a new file or folder in the place of an old one, or of nothing; without a new one the old one goes."""
+def _replace_pictures(folder: pathlib.Path, sheet_folder: pathlib.Path, report_folder: pathlib.Path | None) -> None:
+    """Moves sheets and report to their places, and removes those of an earlier evaluation, which may have had more."""
+    # A results.json speaks for all that lies beside it, so the old one goes first.
+    _replace(folder / 'results.json', None)
+    for name in SHEETS:
+        _replace(folder / f'{name}.png', sheet_folder / f'{name}.png')
+    _replace(folder / 'report', report_folder)
+
+
+def _replace(path: pathlib.Path, new: pathlib.Path | None) -> None:
+    """Removes a file or folder, if there is one, and moves the new one, if there is one, to its place."""
     if path.is_dir():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
@@ -205,11 +227,12 @@ def _replace(path, new):
         new.rename(path)
 
 
-def _versions():
-    """What the numbers were made with."""
+def _versions() -> dict[str, str]:
+    """The libraries that the numbers were made with."""
     return {module.__name__: module.__version__ for module in (jax, flax, np, cv2)}
 
 
-def _finish(futures):
+def _finish(futures: Iterable[concurrent.futures.Future[None]]) -> None:
+    """Waits for all of them, and raises the first error among them."""
     for future in futures:
         future.result()

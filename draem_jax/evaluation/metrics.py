@@ -6,28 +6,31 @@ negatives, some 97 % of all pixels, are sorted and searched but never turned int
 
     summary(scores, labels)     AUROC, average precision, F1-max and its threshold, for one sort
     aupro(maps, masks)          per-region overlap
-    PixelRanking                the same of any number of pixels in bounded memory, spooled to disk
     rates(scores, labels, t)    true positive rate, true negative rate and accuracy of a decision
     curves(scores, labels)      what ROC and precision-recall curves are drawn from
+    Tally                       the sums behind them, for scores that come in pieces (`pixel_ranking`)
 
-Everywhere a score counts as positive where score >= threshold. A metric that has no value (no
-positives, no negatives, scores that are not finite) raises `UndefinedMetric` with the reason.
+A score counts as positive where score >= threshold. A metric that has no value (no positives, no
+negatives, scores that are not finite) raises `UndefinedMetric` with the reason.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
-# Positives are ranked in chunks of this size, so that their counts stay small beside the scores.
+# Positives are ranked in chunks of this size, so that the counts for them stay small beside the scores.
 CHUNK_SIZE = 1 << 17
 
 
-class UndefinedMetric(ValueError):  # noqa: N818 (it is a state of the data, and the message is its reason)
+class UndefinedMetric(ValueError):  # noqa: N818 (it tells a state of the data, not a mistake)
     """The metric has no value on these data; the message is the reason, in one line."""
 
 
-def summary(scores, labels):
+def summary(scores: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """Every metric that one ranking of scores gives.
 
     Args:
@@ -49,12 +52,12 @@ def summary(scores, labels):
     return tally.result()
 
 
-def aupro(maps, masks, *, max_fpr=0.3):
+def aupro(maps: ArrayLike, masks: ArrayLike, *, max_fpr: float = 0.3) -> float:
     """Area under the per-region-overlap curve up to a false-positive rate, divided by that rate.
 
-    The overlap of a threshold is the mean, over the connected regions of all masks (8 neighbours), of the
-    share of the region that is found. The false-positive rate is taken over all normal pixels of all images.
-    The curve is linear between its points and cut exactly at `max_fpr`.
+    At each threshold, a share of every connected region of the masks (8 neighbours) is found; the overlap is the
+    mean of these shares. The false-positive rate is taken over all normal pixels of all images. The curve is linear
+    between its points and cut exactly at `max_fpr`.
 
     Args:
         maps: [N, H, W] anomaly scores.
@@ -62,7 +65,7 @@ def aupro(maps, masks, *, max_fpr=0.3):
         max_fpr: in (0, 1].
 
     Returns:
-        Float in [0, 1].
+        A number in [0, 1].
 
     Raises:
         UndefinedMetric: as `summary`.
@@ -80,7 +83,7 @@ def aupro(maps, masks, *, max_fpr=0.3):
     return tally.result()['aupro']
 
 
-def region_sizes(mask):
+def region_sizes(mask: ArrayLike) -> np.ndarray:
     """For every defective pixel, the number of pixels of the region it belongs to.
 
     Args:
@@ -89,16 +92,16 @@ def region_sizes(mask):
     Returns:
         int32 [P], P defective pixels in the order of `mask.nonzero()`; regions join over 8 neighbours.
     """
-    mask = np.asarray(mask) != 0
-    if not mask.any():
+    defective = np.asarray(mask) != 0
+    if not defective.any():
         return np.zeros(0, np.int32)
-    regions, _ = ndimage.label(mask, structure=np.ones((3, 3), bool))
-    regions = regions[mask]
+    regions, _ = ndimage.label(defective, structure=np.ones((3, 3), bool))
+    regions = regions[defective]
     return np.bincount(regions).astype(np.int32)[regions]
 
 
-def rates(scores, labels, threshold):
-    """What the decision score >= threshold gets right.
+def rates(scores: ArrayLike, labels: ArrayLike, threshold: float) -> dict[str, float]:
+    """How much the decision score >= threshold gets right.
 
     Returns:
         dict with `tpr` (defects found), `tnr` (normals passed) and `accuracy` (both together), in [0, 1].
@@ -107,16 +110,16 @@ def rates(scores, labels, threshold):
         UndefinedMetric: as `summary`.
     """
     positives, negatives = _split(scores, labels)
-    found = int(np.count_nonzero(positives >= threshold))
-    passed = int(np.count_nonzero(negatives < threshold))
+    true_positives = int(np.count_nonzero(positives >= threshold))
+    true_negatives = int(np.count_nonzero(negatives < threshold))
     return {
-        'tpr': found / positives.size,
-        'tnr': passed / negatives.size,
-        'accuracy': (found + passed) / (positives.size + negatives.size),
+        'tpr': true_positives / positives.size,
+        'tnr': true_negatives / negatives.size,
+        'accuracy': (true_positives + true_negatives) / (positives.size + negatives.size),
     }
 
 
-def curves(scores, labels):
+def curves(scores: ArrayLike, labels: ArrayLike) -> dict[str, np.ndarray]:
     """The points of the ROC curve and of the precision-recall curve, one for each different score.
 
     Args:
@@ -125,7 +128,7 @@ def curves(scores, labels):
 
     Returns:
         dict of float64 [T]: `thresholds` from the highest score to the lowest, and the rates of the decision
-        score >= threshold: `tpr` (which is recall), `fpr` and `precision`. The point (0, 0) of the ROC curve, at a
+        score >= threshold: `tpr` (which is recall), `fpr` and `precision`. The ROC curve's point (0, 0), at a
         threshold above all scores, is not among them.
 
     Raises:
@@ -133,21 +136,27 @@ def curves(scores, labels):
     """
     positives, negatives = _split(scores, labels)
     thresholds = np.unique(np.concatenate([positives, negatives]))[::-1].astype(np.float64)
-    found, called = (
+    true_positives, false_positives = (
         array.size - np.searchsorted(np.sort(array), thresholds, 'left') for array in (positives, negatives)
     )
     return {
         'thresholds': thresholds,
-        'tpr': found / positives.size,
-        'fpr': called / negatives.size,
-        'precision': found / (found + called),
+        'tpr': true_positives / positives.size,
+        'fpr': false_positives / negatives.size,
+        'precision': true_positives / (true_positives + false_positives),
     }
 
 
 class Tally:
-    """The sums behind the metrics of one ranking, fed from the highest scores to the lowest."""
+    """The sums behind the metrics of one ranking, fed piece by piece from the highest scores to the lowest.
 
-    def __init__(self, positives, negatives, max_fpr=None):
+    Args:
+        positives: how many positives there are in all pieces, at least 1.
+        negatives: likewise.
+        max_fpr: the false-positive rate up to which AUPRO integrates, in (0, 1]; None for no AUPRO.
+    """
+
+    def __init__(self, positives: int, negatives: int, max_fpr: float | None = None) -> None:
         if max_fpr is not None and not 0 < max_fpr <= 1:
             raise ValueError(f'max_fpr must lie in (0, 1]; found {max_fpr}')
         self._positives, self._negatives = positives, negatives
@@ -158,13 +167,18 @@ class Tally:
         self._best = (-1.0, -math.inf)
         self._weight = self._overlap = 0.0
 
-    def add_block(self, positives, negatives, sizes=None):
-        """Adds all scores of a range below the last one.
+    def add_block(
+        self,
+        positives: Sequence[np.ndarray],
+        negatives: Sequence[np.ndarray],
+        sizes: Sequence[np.ndarray] | None = None,
+    ) -> None:
+        """Adds all scores of a range, which lies below everything added before.
 
         Args:
-            positives: list of sorted arrays.
-            negatives: list of sorted arrays.
-            sizes: region sizes for each of the positives; needed for AUPRO only.
+            positives: arrays of scores, each sorted in ascending order.
+            negatives: likewise.
+            sizes: arrays with the region size of each of the positives; needed for AUPRO only.
         """
         for index, array in enumerate(positives):
             for start in range(0, array.size, CHUNK_SIZE):
@@ -181,16 +195,33 @@ class Tally:
         self._positives_above += sum(array.size for array in positives)
         self._negatives_above += sum(array.size for array in negatives)
 
-    def add_equal(self, score, positives, negatives, weight):
-        """Adds scores that are all equal; `weight` is the sum of 1 / region size over the positives."""
+    def add_equal(self, score: float, positives: int, negatives: int, weight: float) -> None:
+        """Adds scores that are all equal, as many as there are `positives` and `negatives`.
+
+        `weight` is the sum of 1 / region size over the positives.
+        """
         higher = self._negatives_above
         self._positives_above += positives
         self._negatives_above += negatives
         if positives:
-            counts = (np.array([count]) for count in (self._positives_above, self._negatives_above, higher))
-            self._add(np.array([score]), *counts, count=positives, weight=weight)
+            self._add(
+                np.array([score]),
+                true_positives=np.array([self._positives_above]),
+                false_positives=np.array([self._negatives_above]),
+                higher=np.array([higher]),
+                count=positives,
+                weight=weight,
+            )
 
-    def _add(self, scores, true_positives, false_positives, higher, count, weight):
+    def _add(
+        self,
+        scores: np.ndarray,
+        true_positives: np.ndarray,
+        false_positives: np.ndarray,
+        higher: np.ndarray,
+        count: int,
+        weight: np.ndarray | float,
+    ) -> None:
         """Adds positives by their ranks.
 
         Args:
@@ -199,12 +230,12 @@ class Tally:
             false_positives: int64 [n], negatives at or above the score.
             higher: int64 [n], negatives above it.
             count: how many positives each entry stands for.
-            weight: [n] or scalar, their part in the per-region overlap.
+            weight: [n] or scalar, the part of each entry in the per-region overlap.
         """
         self._half_pairs += count * int((2 * self._negatives - false_positives - higher).sum())
-        found = true_positives + false_positives
-        self._precisions += count * float((true_positives / found).sum())
-        f1 = 2 * true_positives / (found + self._positives)
+        called_positive = true_positives + false_positives
+        self._precisions += count * float((true_positives / called_positive).sum())
+        f1 = 2 * true_positives / (called_positive + self._positives)
         best = f1.size - 1 - int(np.argmax(f1[::-1]))
         self._best = max(self._best, (float(f1[best]), float(scores[best])))
         if self._limit is not None:
@@ -215,7 +246,8 @@ class Tally:
             self._overlap += float((weight * area).sum())
             self._weight += float(np.sum(weight))
 
-    def result(self):
+    def result(self) -> dict[str, float]:
+        """What `summary` returns, and `aupro` where `max_fpr` was given; once all scores are added."""
         result = {
             'auroc': self._half_pairs / (2 * self._positives * self._negatives),
             'average_precision': self._precisions / self._positives,
@@ -228,7 +260,7 @@ class Tally:
         return result
 
 
-def _split(scores, labels):
+def _split(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Copies of the scores of the positives and of the negatives, each 1-D."""
     scores, positive = np.asarray(scores), np.asarray(labels) != 0
     require_equal_shapes(scores, positive)
@@ -243,16 +275,21 @@ def _split(scores, labels):
     return positives, negatives
 
 
-def _count(arrays, scores, side):
+def _count(arrays: Sequence[np.ndarray], scores: np.ndarray, side: Literal['left', 'right']) -> np.ndarray:
     """How many entries of the sorted arrays are at or above (left) or above (right) each score."""
-    return sum(array.size - np.searchsorted(array, scores, side) for array in arrays)
+    counts = np.zeros(scores.size, np.int64)
+    for array in arrays:
+        counts += array.size - np.searchsorted(array, scores, side)
+    return counts
 
 
-def require_finite(*ends):
-    if not all(np.isfinite(end).all() for end in ends):
+def require_finite(*scores: ArrayLike) -> None:
+    """Raises `UndefinedMetric` where a score is NaN or infinite; the extremes of sorted scores stand for all."""
+    if not all(np.isfinite(part).all() for part in scores):
         raise UndefinedMetric('some scores are not finite numbers')
 
 
-def require_equal_shapes(scores, labels):
+def require_equal_shapes(scores: np.ndarray, labels: np.ndarray) -> None:
+    """Raises ValueError, which names both shapes, where they differ."""
     if scores.shape != labels.shape:
         raise ValueError(f'scores and labels must have one shape; found {scores.shape} and {labels.shape}')

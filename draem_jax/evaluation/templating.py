@@ -1,11 +1,12 @@
-"""The templates and style sheets beside this file, and how they become text."""
+"""The files in the folder `templates`: templates that Jinja renders, style sheets and the report's script."""
 
 import importlib.resources
 
 import jinja2
 
 
-def environment():
+def environment() -> jinja2.Environment:
+    """What renders templates: it escapes every value for HTML, and raises for a name that is not given."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('draem_jax.evaluation', 'templates'),
         autoescape=True,
@@ -17,5 +18,6 @@ def environment():
     return environment
 
 
-def asset(name):
+def asset(name: str) -> str:
+    """The text of a file that is taken as it is, such as a style sheet."""
     return importlib.resources.files('draem_jax.evaluation').joinpath('templates', name).read_text(encoding='utf-8')

@@ -1,14 +1,17 @@
-"""A look at a network in training: fixed simulated examples, how well it finds them, and a picture of some."""
+"""A look at a network in training: how well it finds fixed simulated anomalies, and a picture of some."""
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from draem_jax import devices, pictures
 from draem_jax.evaluation import metrics
+from draem_jax.model.networks import Variables
 
 COLUMNS = ('normal', 'augmented', 'reconstruction', 'mask', 'prediction')
 
 
-def predict_all(predict, variables, images, batch_size):
+def predict_all(predict: Callable, variables: Variables, images: np.ndarray, batch_size: int) -> dict[str, np.ndarray]:
     """Predictions on all images, batch by batch over all devices.
 
     Args:
@@ -18,7 +21,7 @@ def predict_all(predict, variables, images, batch_size):
         batch_size: a multiple of the devices.
 
     Returns:
-        Dict of NumPy arrays over all N images, as `predict` names them.
+        Arrays over all N images, as `predict` names them.
     """
     parts = [
         devices.predict_batch(predict, variables, images[k : k + batch_size]) for k in range(0, len(images), batch_size)
@@ -26,7 +29,7 @@ def predict_all(predict, variables, images, batch_size):
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def scores(outputs, masks):
+def scores(outputs: Mapping[str, np.ndarray], masks: np.ndarray) -> dict[str, float]:
     """Metrics on simulated anomalies, which say whether training goes well, not how well real defects are found.
 
     Args:
@@ -34,7 +37,7 @@ def scores(outputs, masks):
         masks: [N, H, W, 1] in {0, 1}.
 
     Returns:
-        Dict of name to number; without those that are not defined, such as where all masks are empty.
+        {name: number}, without those that have no value, such as where all masks are empty.
     """
     values = {}
     for level, score, label in (
@@ -42,16 +45,16 @@ def scores(outputs, masks):
         ('pixel', outputs['map'].ravel(), masks.ravel()),
     ):
         try:
-            found = metrics.summary(score, label)
+            summary = metrics.summary(score, label)
         except metrics.UndefinedMetric:
             continue
-        values[f'validation/{level}_auroc'] = found['auroc']
-        values[f'validation/{level}_ap'] = found['average_precision']
+        values[f'validation/{level}_auroc'] = summary['auroc']
+        values[f'validation/{level}_ap'] = summary['average_precision']
     return values
 
 
-def sheet(examples, outputs, rows):
-    """A contact sheet of the first `rows` examples, where there are as many, with their predictions; uint8 RGB."""
+def sheet(examples: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], rows: int) -> np.ndarray:
+    """A contact sheet, uint8 RGB, of at most `rows` examples from the first on, with their predictions."""
     pictured = [
         (
             '',

@@ -1,27 +1,52 @@
-"""A 3x3 convolution and its gradients as a CPU computes them fastest; on other backends XLA's own are as good."""
+"""3x3 convolution for CPUs, with gradients: the numbers of XLA's own, up to rounding, in less time.
+
+GPUs and TPUs need none of this. For a CPU, XLA compiles two cases badly: convolutions of few channels, and the gradient
+of the kernel where images are large. Both are put here as other convolutions, which it compiles well.
+`layers.convolve` decides when they are used.
+"""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-# What a part of the images may take, in bytes, for the kernel's gradient: it is read again and again, so it has to stay
-# in a core's second cache; and from which size on parts are faster than XLA's own gradient.
-_PART_BYTES = 2**19
-_PARTED_FROM = 2**21
+# XLA for a CPU gives float32 convolutions of more channels than these to YNNPACK, which is up to eight times as fast.
+_FEW_CHANNELS = 16
 
-# Up to how many channels XLA for a CPU takes a convolution for too narrow for its fast code.
-_NARROW = 16
-
-
-def _same_convolution(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+# The kernel's gradient is computed in parts of the images. A part is read again and again, so it has to fit into a
+# core's second cache. For images smaller than the second number XLA's own gradient is faster.
+_MAX_PART_BYTES = 2**19
+_MIN_BYTES_FOR_PARTS = 2**21
 
 
-def _packed_convolution(x, kernel):
-    """`_same_convolution` with some neighbours in a row as one pixel, where there are few channels.
+@jax.custom_vjp
+def convolve3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution with zeros beyond the border: x [B, H, W, C], kernel [3, 3, C, O] -> [B, H, W, O]."""
+    return _packed_convolution(x, kernel)
 
-    XLA for a CPU gives float32 convolutions of more than 16 channels to YNNPACK, which computes up to eight times as
-    fast as what the others get. This multiplies more, by zeros; it pays where they are at most 16.
+
+def _convolve3x3_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _packed_convolution(x, kernel), (x, kernel)
+
+
+def _convolve3x3_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    input_gradient = _packed_convolution(gradient, kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+    if x.shape[3] > gradient.shape[3] and kernel.size < x.size:
+        # The products are cheapest where the second array has more channels. Swapping the two mirrors the shifts.
+        kernel_gradient = _kernel_gradient(gradient, x)[::-1, ::-1].transpose(0, 1, 3, 2)
+    else:
+        kernel_gradient = _kernel_gradient(x, gradient)
+    return input_gradient, kernel_gradient.astype(kernel.dtype)
+
+
+convolve3x3.defvjp(_convolve3x3_forward, _convolve3x3_backward)
+
+
+def _packed_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution of XLA; where there are few channels, with neighbouring pixels of a row joined into one.
+
+    Joining makes the channels many enough for the fast code. It also multiplies by zeros, which pays only where input
+    and output both have few channels.
 
     Args:
         x: [B, H, W, C].
@@ -32,52 +57,36 @@ def _packed_convolution(x, kernel):
     """
     B, H, W, C = x.shape
     features = kernel.shape[3]
-    # Of fewer channels so many would have to come together that the zeros cost more than is won.
-    packed = next((count for count in (1, 2, 4) if count * max(C, features) > _NARROW), 1)
+    # Even four pixels of fewer than 5 channels are too few. To join more would cost more, by the zeros, than it wins.
+    packed = next((count for count in (1, 2, 4) if count * max(C, features) > _FEW_CHANNELS), 1)
     if packed == 1 or W % packed:
         return _same_convolution(x, kernel)
-    # Cells of `packed` pixels begin one pixel outside: what one of as many pixels of the result needs, with a pixel
-    # more on either side, lies in the cell at its place and the next.
+    # Each cell joins `packed` pixels, and the first cell begins one pixel left of the image. So the cell of the result
+    # at k, which needs its own pixels and one more on either side, finds them all in cells k and k + 1 of the input.
     cells = jnp.pad(x, ((0, 0), (0, 0), (1, packed - 1), (0, 0))).reshape(B, H, W // packed + 1, packed * C)
-    moved = [jnp.pad(kernel, ((0, 0), (k, 2 * packed - 3 - k), (0, 0), (0, 0))) for k in range(packed)]
-    wide = jnp.stack(moved, axis=3).reshape(3, 2, packed * C, packed * features)
+    shifted = [jnp.pad(kernel, ((0, 0), (k, 2 * packed - 3 - k), (0, 0), (0, 0))) for k in range(packed)]
+    wide = jnp.stack(shifted, axis=3).reshape(3, 2, packed * C, packed * features)
     out = lax.conv_general_dilated(cells, wide, (1, 1), ((1, 1), (0, 0)), dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
     return out.reshape(B, H, W, features)
 
 
-@jax.custom_vjp
-def convolve3x3(x, kernel):
-    return _packed_convolution(x, kernel)
+def _same_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-def _convolve3x3_forward(x, kernel):
-    return _packed_convolution(x, kernel), (x, kernel)
-
-
-def _convolve3x3_backward(saved, gradient):
-    x, kernel = saved
-    input_gradient = _packed_convolution(gradient, kernel[::-1, ::-1].transpose(0, 1, 3, 2))
-    if x.shape[3] > gradient.shape[3] and kernel.size < x.size:
-        # Seen from the output the image is shifted the other way; the side with more channels takes the part of a
-        # kernel in the products below, where channels are what is cheap.
-        kernel_gradient = _kernel_gradient(gradient, x)[::-1, ::-1].transpose(0, 1, 3, 2)
-    else:
-        kernel_gradient = _kernel_gradient(x, gradient)
-    return input_gradient, kernel_gradient.astype(kernel.dtype)
-
-
-def _kernel_gradient(x, gradient):
+def _kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
     """[3, 3, C, O] from x [B, H, W, C] and the gradient of the result, [B, H, W, O]."""
-    if max(x.nbytes, gradient.nbytes) >= _PARTED_FROM:
+    if max(x.nbytes, gradient.nbytes) >= _MIN_BYTES_FOR_PARTS:
         return _correlate3x3(x, gradient)
     shape = jax.ShapeDtypeStruct((3, 3, x.shape[3], gradient.shape[3]), x.dtype)
     return jax.linear_transpose(lambda kernel: _same_convolution(x, kernel), shape)(gradient)[0]
 
 
-def _correlate3x3(x, gradient):
+def _correlate3x3(x: jax.Array, gradient: jax.Array) -> jax.Array:
     """Sums of products of the pixels of `x`, shifted by -1 to 1 either way, and those of `gradient`.
 
-    It is a convolution of which the gradient is the kernel, as large as the image: in parts of a few rows of one image.
+    This is a convolution with the gradient as its kernel, which is as large as the image. It is made in parts, each a
+    few rows of one image, and the parts are added.
 
     Args:
         x: [B, H, W, C].
@@ -88,16 +97,16 @@ def _correlate3x3(x, gradient):
     """
     B, H, W, C = x.shape
     rows = H
-    while rows % 2 == 0 and rows * gradient.nbytes // (B * H) > _PART_BYTES:
+    while rows % 2 == 0 and rows * gradient.nbytes // (B * H) > _MAX_PART_BYTES:
         rows //= 2
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
-    def add_part(total, part):
+    def add_part(total: jax.Array, part: jax.Array) -> tuple[jax.Array, None]:
         image, top = part // (H // rows), part % (H // rows) * rows
         pixels = lax.dynamic_slice(padded, (image, top, 0, 0), (1, rows + 2, W + 2, C))
         weights = lax.dynamic_slice(gradient, (image, top, 0, 0), (1, rows, W, gradient.shape[3]))
         total += lax.conv_general_dilated(
-            pixels.transpose(3, 1, 2, 0),  # Channels in the place of images, and one channel.
+            pixels.transpose(3, 1, 2, 0),  # The channels take the place of images, and the image that of channels.
             weights.transpose(1, 2, 0, 3),
             (1, 1),
             'VALID',
@@ -109,6 +118,3 @@ def _correlate3x3(x, gradient):
     start = jnp.zeros((C, 3, 3, gradient.shape[3]), jnp.float32)
     total, _ = lax.scan(add_part, start, jnp.arange(B * H // rows))
     return total.transpose(1, 2, 0, 3)
-
-
-convolve3x3.defvjp(_convolve3x3_forward, _convolve3x3_backward)

@@ -1,10 +1,12 @@
-"""The three operations that DRAEM's networks are made of, with gradients that are fast on every backend.
+"""The operations that DRAEM's networks are made of, with gradients that are fast on every backend.
 
-XLA's own gradients of these are correct; on a CPU the one of max pooling is some twenty times slower than
-what is written here, and the one of a convolution's kernel up to four times; so are convolutions of few channels.
+XLA's own operations and gradients are correct, but some are slow on a CPU. There its gradient of max pooling is some
+twenty times slower than the one here. Its gradient of a convolution's kernel is up to four times slower than the one of
+`cpu_convolution`, which is faster for convolutions of few channels too.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from draem_jax.model import cpu_convolution
 
 
 @jax.custom_vjp
-def max_pool2x2(x):
+def max_pool2x2(x: jax.Array) -> jax.Array:
     """The maximum of each 2x2 cell: [B, H, W, C] -> [B, H/2, W/2, C], H and W even.
 
     Among equal maxima the first in reading order receives the whole gradient, as in PyTorch.
@@ -22,17 +24,17 @@ def max_pool2x2(x):
     return functools.reduce(jnp.maximum, _corners(x))
 
 
-def _corners(x):
+def _corners(x: jax.Array) -> list[jax.Array]:
     """The four [B, H/2, W/2, C] images of a 2x2 cell's corners, in reading order."""
     return [x[:, i::2, j::2, :] for i in (0, 1) for j in (0, 1)]
 
 
-def _max_pool2x2_forward(x):
+def _max_pool2x2_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     largest = max_pool2x2(x)
     return largest, (x, largest)
 
 
-def _max_pool2x2_backward(saved, gradient):
+def _max_pool2x2_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
     x, largest = saved
     free = jnp.ones_like(largest, dtype=bool)
     parts = []
@@ -43,7 +45,7 @@ def _max_pool2x2_backward(saved, gradient):
     return (_interleave(parts),)
 
 
-def _interleave(parts):
+def _interleave(parts: list[jax.Array]) -> jax.Array:
     """Four images of a 2x2 cell's corners, in reading order -> one image of twice the height and width."""
     top, bottom = (jnp.stack(parts[i : i + 2], axis=3) for i in (0, 2))  # [B, H, W, 2, C]
     cells = jnp.stack([top, bottom], axis=2)  # [B, H, 2, W, 2, C]
@@ -54,7 +56,7 @@ def _interleave(parts):
 max_pool2x2.defvjp(_max_pool2x2_forward, _max_pool2x2_backward)
 
 
-def upsample2x(x):
+def upsample2x(x: jax.Array) -> jax.Array:
     """Bilinear enlargement with the corners kept in place: [B, H, W, C] -> [B, 2H, 2W, C].
 
     This is the `align_corners=True` of PyTorch: output i lies at i (n - 1) / (2 n - 1) of the n inputs, hence
@@ -63,7 +65,7 @@ def upsample2x(x):
     return _upsample_axis(_upsample_axis(x, axis=1), axis=2)
 
 
-def _upsample_axis(x, axis):
+def _upsample_axis(x: jax.Array, axis: int) -> jax.Array:
     n = x.shape[axis]
     shape = [1] * x.ndim
     shape[axis] = n
@@ -78,23 +80,28 @@ def _upsample_axis(x, axis):
     return out.reshape(x.shape[:axis] + (2 * n,) + x.shape[axis + 1 :])
 
 
-def convolve(x, kernel, *args, **kwargs):
-    """`lax.conv_general_dilated`, for `nn.Conv(conv_general_dilated=...)`; on a CPU by faster ways."""
+def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+    """`lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`; on a CPU 3x3 ones by `cpu_convolution`.
+
+    Those are made with stride 1 and padding 'SAME', whatever the other arguments say: the networks have no others.
+    """
     if jax.default_backend() == 'cpu' and kernel.shape[:2] == (3, 3):
         return cpu_convolution.convolve3x3(x, kernel)
     return lax.conv_general_dilated(x, kernel, *args, **kwargs)
 
 
-def normalise(x, scale, bias, epsilon, rectify, axis_name):
+def normalise(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, rectify: bool, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Batch normalisation with the statistics of the batch, in float32 whatever the dtype of the images.
 
-    On accelerators, where memory is short, only `x` is kept for the gradient, in its own dtype: no float32 copy, and
-    of ReLU nothing. On a CPU that takes longer than what JAX derives.
+    On accelerators memory is short, so only `x` is kept for the gradient, in its own dtype: no float32 copy, and
+    nothing for ReLU. On a CPU that takes longer than the gradient that JAX derives.
 
     Args:
         x: [B, H, W, C].
         scale, bias: [C] float32.
-        epsilon: is added to the variance.
+        epsilon: added to the variance.
         rectify: whether ReLU follows.
         axis_name: the mapped axis of devices over which the statistics are averaged, or None.
 
@@ -108,14 +115,25 @@ def normalise(x, scale, bias, epsilon, rectify, axis_name):
     return chosen(x, scale, bias, epsilon, rectify, axis_name)
 
 
-def scale_and_shift(x, scale, bias, mean, var, *, epsilon, rectify):
+def scale_and_shift(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    mean: jax.Array,
+    var: jax.Array,
+    *,
+    epsilon: float,
+    rectify: bool,
+) -> jax.Array:
     """Normalises [B, H, W, C] with given statistics, [C] float32; each pixel is rounded once."""
     factor = scale * lax.rsqrt(var + epsilon)
     out = x.astype(jnp.float32) * _per_channel(factor) + _per_channel(bias - mean * factor)
     return (jax.nn.relu(out) if rectify else out).astype(x.dtype)
 
 
-def _normalise(x, scale, bias, epsilon, rectify, axis_name):
+def _normalise(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, rectify: bool, axis_name: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     # Two passes: E[x^2] - E[x]^2 loses the variance of channels whose mean is large.
     wide = x.astype(jnp.float32)
     mean = _over_devices(_channel_means(wide), axis_name)
@@ -126,12 +144,20 @@ def _normalise(x, scale, bias, epsilon, rectify, axis_name):
 _lean_normalise = jax.custom_vjp(_normalise, nondiff_argnums=(3, 4, 5))
 
 
-def _normalise_forward(x, scale, bias, epsilon, rectify, axis_name):
+def _normalise_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, rectify: bool, axis_name: str | None
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]:
     out, mean, var = _normalise(x, scale, bias, epsilon, rectify, axis_name)
     return (out, mean, var), (x, scale, bias, mean, var)
 
 
-def _normalise_backward(epsilon, rectify, axis_name, saved, gradients):
+def _normalise_backward(
+    epsilon: float,
+    rectify: bool,
+    axis_name: str | None,
+    saved: tuple[jax.Array, ...],
+    gradients: tuple[jax.Array, ...],
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, scale, bias, mean, var = saved
     gradient = gradients[0].astype(jnp.float32)
     if rectify:
@@ -141,7 +167,8 @@ def _normalise_backward(epsilon, rectify, axis_name, saved, gradients):
     normal = (x.astype(jnp.float32) - _per_channel(mean)) * _per_channel(inverse)
     count = x.size // x.shape[-1]
     bias_mean, scale_mean = _channel_means(gradient), _channel_means(gradient * normal)
-    # Every device's images have a share in the statistics; the parameters' gradients are averaged with all others.
+    # The images of all devices share the statistics, so the way through them is averaged over devices here. The
+    # gradients of scale and bias are averaged later, with those of all other parameters.
     through_mean, through_var = _over_devices(bias_mean, axis_name), _over_devices(scale_mean, axis_name)
     x_gradient = _per_channel(scale * inverse) * (
         gradient - _per_channel(through_mean) - normal * _per_channel(through_var)
@@ -152,14 +179,14 @@ def _normalise_backward(epsilon, rectify, axis_name, saved, gradients):
 _lean_normalise.defvjp(_normalise_forward, _normalise_backward)
 
 
-def _per_channel(values):
+def _per_channel(values: jax.Array) -> jax.Array:
     return values.reshape(1, 1, 1, -1)
 
 
-def _channel_means(x):
+def _channel_means(x: jax.Array) -> jax.Array:
     """The means over all but the last dimension, of float32."""
     return x.mean(axis=(0, 1, 2))
 
 
-def _over_devices(values, axis_name):
+def _over_devices(values: jax.Array, axis_name: str | None) -> jax.Array:
     return values if axis_name is None else lax.pmean(values, axis_name)

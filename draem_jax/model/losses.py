@@ -13,12 +13,12 @@ _WINDOW_SIZE = 11
 _SIGMA = 1.5
 
 
-def l2_loss(reconstruction, image):
+def l2_loss(reconstruction: jax.Array, image: jax.Array) -> jax.Array:
     """Mean squared error of two [B, H, W, C] images; a scalar."""
     return jnp.mean(jnp.square(reconstruction - image))
 
 
-def ssim_loss(reconstruction, image, *, dynamic_range=1.0):
+def ssim_loss(reconstruction: jax.Array, image: jax.Array, *, dynamic_range: float | jax.Array = 1.0) -> jax.Array:
     """1 - mean structural similarity of two images.
 
     Args:
@@ -45,16 +45,16 @@ def ssim_loss(reconstruction, image, *, dynamic_range=1.0):
     return 1 - jnp.mean(similarity)
 
 
-def authors_dynamic_range(lowest, highest):
+def authors_dynamic_range(lowest: float | jax.Array, highest: float | jax.Array) -> jax.Array:
     """L as the authors' code guesses it from a batch's extremes: 2 (not 1) below -0.5, a maximum of 255 above 128."""
     return jnp.where(highest > 128, 255.0, 1.0) - jnp.where(lowest < -0.5, -1.0, 0.0)
 
 
-def _gaussian_mean(images):
+def _gaussian_mean(images: jax.Array) -> jax.Array:
     """The Gaussian window's mean around each pixel of [N, H, W, C], as two products with banded matrices.
 
-    A depthwise convolution is many times slower on a CPU. The bands end at the border, which is the zero padding.
-    Highest precision: variances are differences of nearly equal numbers.
+    A depthwise convolution is many times slower on a CPU. The bands end at the border, as if zeros lay beyond it.
+    The precision is the highest because variances are differences of nearly equal numbers.
     """
     height, width = images.shape[1:3]
     exact = lax.Precision.HIGHEST
@@ -62,7 +62,7 @@ def _gaussian_mean(images):
     return jnp.einsum('wk,nhkc->nhwc', _gaussian_band(width), images, precision=exact)
 
 
-def _gaussian_band(size):
+def _gaussian_band(size: int) -> jax.Array:
     """[size, size] float32: row k holds the 11-tap Gaussian centred on k, cut at the ends."""
     offset = np.arange(size)[:, None] - np.arange(size)[None, :]
     taps = np.exp(-((np.arange(_WINDOW_SIZE) - _WINDOW_SIZE // 2) ** 2) / (2 * _SIGMA**2))
@@ -70,7 +70,7 @@ def _gaussian_band(size):
     return jnp.asarray(band, jnp.float32)
 
 
-def focal_loss(logits, mask, *, gamma=2.0):
+def focal_loss(logits: jax.Array, mask: jax.Array, *, gamma: float = 2.0) -> jax.Array:
     """Cross-entropy that fades on pixels already classified well.
 
     Args:
@@ -89,7 +89,18 @@ def focal_loss(logits, mask, *, gamma=2.0):
     return -jnp.mean((-jnp.expm1(log_p)) ** gamma * log_p)
 
 
-def draem_loss(reconstruction, logits, image, mask, *, l2=1.0, ssim=1.0, focal=1.0, gamma=2.0, dynamic_range=1.0):
+def draem_loss(
+    reconstruction: jax.Array,
+    logits: jax.Array,
+    image: jax.Array,
+    mask: jax.Array,
+    *,
+    l2: float = 1.0,
+    ssim: float = 1.0,
+    focal: float = 1.0,
+    gamma: float = 2.0,
+    dynamic_range: float | jax.Array = 1.0,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The sum that DRAEM minimises, with its parts.
 
     Args:

@@ -6,23 +6,29 @@ References:
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.module import InterceptorContext
+from jax.typing import DTypeLike
 
 from draem_jax.errors import UserError
 from draem_jax.model.layers import convolve, max_pool2x2, normalise, scale_and_shift, upsample2x
 
 SIZE_MULTIPLE = 32  # five halvings in the discriminative network
 
+Variables = dict[str, Any]  # {'params', 'batch_stats'}: trees of arrays, or of their shapes
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation over all pixels of all images of all devices; [B, H, W, C] in and out, of one dtype.
 
-    `flax.linen.BatchNorm` does the same in float32. Here bfloat16 images meet float32 statistics without a promotion
-    that is left to chance: each pixel is normalised in float32 and rounded once.
+    `flax.linen.BatchNorm` does the same in float32. This one says where bfloat16 images meet float32 statistics: each
+    pixel is normalised in float32 and rounded once.
 
     Attributes:
         axis_name: the mapped axis of devices over which batch statistics are averaged, or None.
@@ -38,7 +44,7 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x, *, train):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         channels = x.shape[-1:]
         scale = self.param('scale', lambda key: 1 + 0.02 * jax.random.normal(key, channels))
         bias = self.param('bias', nn.initializers.zeros, channels)
@@ -64,21 +70,21 @@ class ConvBlock(nn.Module):
         widths: output channels of each convolution.
         dtype: of the computation; parameters and batch statistics stay float32.
         axis_name: the mapped axis of devices over which batch statistics are averaged, or None.
-        remat: keep nothing of the block for the backward pass, which then makes it once more.
+        remat: keep nothing of the block for the backward pass, which then computes it once more.
     """
 
     widths: tuple[int, ...]
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x, *, train):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         if self.remat and train:
             return nn.remat(lambda block, x: block.layers(x, train=True))(self, x)
         return self.layers(x, train=train)
 
-    def layers(self, x, *, train):
+    def layers(self, x: jax.Array, *, train: bool) -> jax.Array:
         """The block itself, inside the scope of `__call__`."""
         for width in self.widths:
             x = nn.Conv(
@@ -93,8 +99,8 @@ class ConvBlock(nn.Module):
         return x
 
 
-def _last_convolution(channels):
-    # In float32 whatever the rest is: losses and maps would see the rounding, and it costs next to nothing.
+def _last_convolution(channels: int) -> nn.Conv:
+    # Always in float32: losses and maps would see the rounding, and it costs next to nothing.
     return nn.Conv(
         channels,
         (3, 3),
@@ -116,14 +122,14 @@ class ReconstructiveSubnetwork(nn.Module):
     """
 
     width: int = 128
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x, *, train):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         w = self.width
-        options = {'dtype': self.dtype, 'axis_name': self.axis_name, 'remat': self.remat}
+        options: dict[str, Any] = {'dtype': self.dtype, 'axis_name': self.axis_name, 'remat': self.remat}
         for level, width in enumerate((w, 2 * w, 4 * w, 8 * w, 8 * w)):
             if level > 0:
                 x = max_pool2x2(x)
@@ -142,14 +148,14 @@ class DiscriminativeSubnetwork(nn.Module):
     """
 
     width: int = 64
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x, *, train):
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         w = self.width
-        options = {'dtype': self.dtype, 'axis_name': self.axis_name, 'remat': self.remat}
+        options: dict[str, Any] = {'dtype': self.dtype, 'axis_name': self.axis_name, 'remat': self.remat}
         skips = []
         for level, width in enumerate((w, 2 * w, 4 * w, 8 * w, 8 * w, 8 * w)):
             if level > 0:
@@ -178,12 +184,12 @@ class Draem(nn.Module):
 
     reconstructive_width: int = 128
     discriminative_width: int = 64
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     remat: bool = False
 
     @nn.compact
-    def __call__(self, image, *, train):
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
         """Restores and segments.
 
         Args:
@@ -194,7 +200,7 @@ class Draem(nn.Module):
             reconstruction [B, H, W, 3] float32, unbounded, and logits [B, H, W, 2] float32.
         """
         check_image_size(image.shape[1:3])
-        options = {'dtype': self.dtype, 'axis_name': self.axis_name, 'remat': self.remat}
+        options: dict[str, Any] = {'dtype': self.dtype, 'axis_name': self.axis_name, 'remat': self.remat}
         image = image.astype(self.dtype)
         reconstruction = ReconstructiveSubnetwork(self.reconstructive_width, **options, name='reconstructive')(
             image, train=train
@@ -206,12 +212,12 @@ class Draem(nn.Module):
         return reconstruction, logits
 
 
-def scale_images(images):
+def scale_images(images: jax.Array) -> jax.Array:
     """uint8 in 0..255 -> float32 in [0, 1]."""
     return images.astype(jnp.float32) / 255
 
 
-def check_image_size(size):
+def check_image_size(size: tuple[int, ...]) -> None:
     """Raises UserError unless height and width are multiples of 32."""
     if any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in size):
         raise UserError(
@@ -220,17 +226,17 @@ def check_image_size(size):
         )
 
 
-def variable_shapes(model, image_size):
+def variable_shapes(model: nn.Module, image_size: tuple[int, int]) -> Variables:
     """The shapes of what `init_variables` makes, as a tree of jax.ShapeDtypeStruct: a template to restore into."""
     check_image_size(image_size)
     image = jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32)
     return jax.eval_shape(lambda image: model.init(jax.random.key(0), image, train=False), image)
 
 
-def forward_flops(model, image_size):
-    """Floating-point operations of the convolutions for one image, a multiplication and an addition counted as two.
+def forward_flops(model: nn.Module, image_size: tuple[int, int]) -> int:
+    """Floating-point operations of the convolutions for one image; a multiplication and an addition count as two.
 
-    A training step takes three times as many: the gradients with respect to inputs and to kernels take as many each.
+    A training step takes three times as many: the gradients of the inputs and those of the kernels take as many each.
 
     Args:
         model: `Draem`, or one of its networks.
@@ -238,11 +244,14 @@ def forward_flops(model, image_size):
     """
     total = 0
 
-    def count(call, arguments, options, context):
+    def count(
+        call: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any], context: InterceptorContext
+    ) -> Any:
         nonlocal total
         output = call(*arguments, **options)
         if isinstance(context.module, nn.Conv) and context.method_name == '__call__':
-            taps = math.prod(context.module.kernel_size) * arguments[0].shape[-1]
+            kernel_size: Any = context.module.kernel_size
+            taps = math.prod(kernel_size) * arguments[0].shape[-1]
             total += 2 * taps * output.size
         return output
 
@@ -251,24 +260,24 @@ def forward_flops(model, image_size):
     return total
 
 
-def init_variables(model, image_size, seed):
+def init_variables(model: nn.Module, image_size: tuple[int, int], seed: int) -> Variables:
     """Parameters and batch statistics of `model`, as NumPy arrays, without compiling anything.
 
-    `jax.jit(model.init)` would compile for up to a minute; the shapes come from an abstract evaluation here, and
-    NumPy draws the values: convolution kernels from N(0, 0.02), scales of the normalisation from N(1, 0.02),
+    `jax.jit(model.init)` would compile for up to a minute. Here the shapes come from an abstract evaluation, and NumPy
+    draws the values: convolution kernels from N(0, 0.02), scales of the normalisation from N(1, 0.02),
     biases and running means 0, running variances 1.
 
     Args:
         model: a module called as `model(image, train=...)`.
         image_size: (height, width), multiples of 32.
-        seed: integer.
+        seed: of NumPy's generator.
 
     Returns:
         {'params': ..., 'batch_stats': ...}, float32.
     """
     random = np.random.default_rng(seed)
 
-    def draw(path, leaf):
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         name = path[-1].key
         if name == 'kernel':
             return random.normal(0.0, 0.02, leaf.shape).astype(np.float32)
@@ -279,7 +288,14 @@ def init_variables(model, image_size, seed):
     return jax.tree_util.tree_map_with_path(draw, variable_shapes(model, image_size))
 
 
-def make_model(*, reconstructive_width, discriminative_width, dtype, remat=False, axis_name=None):
+def make_model(
+    *,
+    reconstructive_width: int,
+    discriminative_width: int,
+    dtype: str,
+    remat: bool = False,
+    axis_name: str | None = None,
+) -> Draem:
     """`Draem` with its dtype by name: 'float32', 'bfloat16', or 'auto': float32 on a CPU, bfloat16 elsewhere."""
     if dtype == 'auto':
         dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'

@@ -1,18 +1,22 @@
 """From images to anomaly maps and image scores."""
 
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from draem_jax.model.networks import scale_images
+from draem_jax.model.networks import Variables, scale_images
 
 
-def anomaly_map(logits):
+def anomaly_map(logits: jax.Array) -> jax.Array:
     """The probability of an anomaly at each pixel: logits [B, H, W, 2] -> [B, H, W] in [0, 1]."""
     return jax.nn.softmax(logits.astype(jnp.float32))[..., 1]
 
 
-def image_score(maps, window_size):
+def image_score(maps: jax.Array, window_size: int) -> jax.Array:
     """The highest local mean of an anomaly map.
 
     Args:
@@ -31,7 +35,7 @@ def image_score(maps, window_size):
     return jnp.max(sums, axis=(1, 2)) / window_size**2
 
 
-def make_predict(model, *, score_window):
+def make_predict(model: nn.Module, *, score_window: int) -> Callable[[Variables, jax.Array], dict[str, jax.Array]]:
     """Inference on a batch, to be mapped by `devices.parallel_predict` or jitted.
 
     Args:
@@ -43,8 +47,9 @@ def make_predict(model, *, score_window):
         'map': float32 [B, H, W] in [0, 1], 'score': float32 [B]}.
     """
 
-    def predict(variables, images):
-        reconstruction, logits = model.apply(variables, scale_images(images), train=False)
+    def predict(variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
+        outputs: Any = model.apply(variables, scale_images(images), train=False)
+        reconstruction, logits = outputs
         maps = anomaly_map(logits)
         visible = jnp.round(255 * jnp.clip(reconstruction, 0, 1)).astype(jnp.uint8)
         return {'reconstruction': visible, 'map': maps, 'score': image_score(maps, score_window)}

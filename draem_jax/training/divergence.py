@@ -1,27 +1,33 @@
-"""What happens when a training diverges: on the device nothing changes any more, and the host leaves at its next look.
+"""What happens when a training diverges: the device refuses to go on, and the host raises an error at its next look.
 
-A step whose loss or gradient is not finite would spoil parameters, moments and running statistics for good. To notice
-it in time without the host waiting for every step, the device itself refuses to make the step, and every one after it.
+A step whose loss or gradient is not finite would spoil parameters, moments and running statistics for good. The host
+could prevent that only by waiting for every step, which is slow. So the device itself skips the step, and every one
+after it.
 """
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from draem_jax.errors import Diverged
+from draem_jax.training.state import TrainState
 
 
-def guard(before, after, *values):
-    """`after` as long as every value has always been finite, `before` from the first step on where one was not.
+def guard(before: TrainState, after: TrainState, *values: jax.Array) -> TrainState:
+    """Returns `after` while every value has been finite, and `before` from the first step on where one was not.
 
-    Inside the mapped update. It is elementwise on arrays that the optimizer reads and writes anyway.
+    It is called inside the mapped update. It costs little: it only touches arrays that the optimizer reads and writes
+    anyway.
 
     Args:
-        before: `TrainState` before a step.
-        after: `TrainState` after it.
+        before: the state before a step.
+        after: the state after it.
         *values: scalars of the step, equal on all devices.
 
     Returns:
-        `TrainState`; its `diverged_at` remembers the first such step.
+        One of the two, with `diverged_at` set to the first such step.
     """
     is_finite = jnp.all(jnp.isfinite(jnp.stack(values)))
     diverged_at = jnp.where((before.diverged_at == 0) & ~is_finite, before.step + 1, before.diverged_at)
@@ -29,12 +35,12 @@ def guard(before, after, *values):
     return kept.replace(diverged_at=diverged_at)
 
 
-def check(step, state, recent, schedule):
-    """Raises Diverged where the device has refused a step; waits for the device.
+def check(step: int, state: TrainState, recent: Sequence[dict[str, jax.Array]], schedule: optax.Schedule) -> None:
+    """Raises Diverged if the device has skipped a step; waits for the device.
 
     Args:
         step: the newest step that was asked for.
-        state: `TrainState` after it.
+        state: the state after it.
         recent: metrics of the newest steps in their order, back to the last check or further.
         schedule: the learning rate as a function of the step.
     """

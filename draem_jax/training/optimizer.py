@@ -1,10 +1,19 @@
 """Adam, and the learning rate over the steps of a run."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import optax
 
 
-def make_schedule(total_steps, *, learning_rate, decay_factor, decay_at, warmup_steps=0):
+def make_schedule(
+    total_steps: int,
+    *,
+    learning_rate: float,
+    decay_factor: float,
+    decay_at: Sequence[float],
+    warmup_steps: int = 0,
+) -> optax.Schedule:
     """The learning rate at each step: constant, times `decay_factor` at each of the fractions `decay_at`.
 
     Args:
@@ -24,6 +33,6 @@ def make_schedule(total_steps, *, learning_rate, decay_factor, decay_at, warmup_
     return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
 
 
-def make_optimizer(schedule):
+def make_optimizer(schedule: optax.Schedule) -> optax.GradientTransformation:
     """Adam without weight decay; `schedule` is a function of the step, from `make_schedule`."""
     return optax.adam(schedule)

@@ -1,14 +1,17 @@
 """A trace of some steps of a training, for TensorBoard's profiler, XProf or Perfetto."""
 
 import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 
 from draem_jax.errors import UserError
 
 
-def parse_steps(text):
-    """'20,25' -> (20, 25), the first and the last step to trace; None of an empty text.
+def parse_steps(text: str) -> tuple[int, int] | None:
+    """'20,25' -> (20, 25), the first and the last step to trace; None for an empty text.
 
     Raises:
         UserError: the text says something else.
@@ -24,31 +27,31 @@ def parse_steps(text):
 
 
 @contextlib.contextmanager
-def tracing(folder, steps):
+def tracing(folder: str | os.PathLike[str], steps: tuple[int, int] | None) -> Iterator[Callable[[int, Any], None]]:
     """Traces some steps into a folder, with the Python calls, the compiler's passes and what the devices do.
 
     Args:
-        folder: where to.
-        steps: (first, last), counted from the start of this process, whose first step is 1 and compiles; or None.
+        folder: where the trace is written.
+        steps: (first, last), counted from the start of this process, whose step 1 compiles; None to trace nothing.
 
     Yields:
-        before_step(k, results): to call before the k-th step, with arrays that the steps before it compute.
+        before_step(k, results): to be called before the k-th step, with arrays that the steps before it compute.
     """
-    runs = False
+    is_running = False
 
-    def before_step(k, results):
-        nonlocal runs
+    def before_step(k: int, results: Any) -> None:
+        nonlocal is_running
         if steps is None or k not in (steps[0], steps[1] + 1):
             return
-        jax.block_until_ready(results)  # A step is traced with all that it does, and without those before it.
+        jax.block_until_ready(results)  # So the trace begins and ends between two steps.
         if k == steps[0]:
             jax.profiler.start_trace(str(folder))
-        elif runs:
+        elif is_running:
             jax.profiler.stop_trace()
-        runs = not runs
+        is_running = not is_running
 
     try:
         yield before_step
     finally:
-        if runs:
+        if is_running:
             jax.profiler.stop_trace()

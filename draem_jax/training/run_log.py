@@ -1,10 +1,15 @@
-"""What a training run says: log lines, `metrics.jsonl`, TensorBoard."""
+"""What a training run says: log lines, a progress bar, `metrics.jsonl`, TensorBoard."""
 
 import json
 import math
+import os
 import pathlib
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
+import jax
+import numpy as np
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -18,11 +23,11 @@ class RunLog:
 
     Args:
         workdir: the run's directory.
-        first_step: the step a resumed run goes on from; what was logged beyond it is dropped, for it is made again.
-        is_silent: write nothing: one of several processes speaks for all.
+        first_step: the step a resumed run goes on from; lines of later steps are dropped, because those are made again.
+        is_silent: write nothing, because another process writes for all.
     """
 
-    def __init__(self, workdir, first_step=0, *, is_silent=False):
+    def __init__(self, workdir: str | os.PathLike[str], first_step: int = 0, *, is_silent: bool = False) -> None:
         self._is_silent = is_silent
         if is_silent:
             return
@@ -31,20 +36,20 @@ class RunLog:
             lines = [line for line in self._path.read_text().splitlines() if _step_of(line) <= first_step]
             run_directory.write_text(self._path, ''.join(line + '\n' for line in lines))
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Not a SummaryWriter: the thread that it writes in dies on a full disk, and later calls wait for ever.
+        # A SummaryWriter writes in a thread that dies on a full disk; later calls would wait for ever.
         self._board = EventsWriter(str(self._path.with_name('events')))
-        # TensorBoard hides what earlier files hold from this step on.
+        # This makes TensorBoard hide what earlier files hold from this step on.
         self._show(first_step + 1, session_log=SessionLog(status=SessionLog.START))
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if not self._is_silent:
             self._board.close()
 
-    def scalars(self, step, values):
-        """Writes a dict of names to numbers: a line on the screen, a line of JSON, a point on each curve."""
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        """Writes numbers by name: a line on the screen, a line of JSON, a point on each curve."""
         if self._is_silent:
             return
         values = {name: float(value) for name, value in values.items()}
@@ -56,19 +61,30 @@ class RunLog:
         self._board.flush()
         tqdm.write(f'step {step}  ' + '  '.join(f'{name} {value:.4g}' for name, value in values.items()))
 
-    def picture(self, step, name, image):
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Shows an RGB image, uint8 [H, W, 3], in TensorBoard."""
         if self._is_silent:
             return
         self._show(step, summary=summary.image(name, image, dataformats='HWC'))
         self._board.flush()
 
-    def _show(self, step, **content):
+    def _show(self, step: int, **content: Any) -> None:
         self._board.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
-def _step_of(line):
-    """The step of a line of JSON; infinite for a line that a crash cut short."""
+def progress_bar(steps_done: int, total_steps: int, *, is_silent: bool = False) -> tqdm:
+    """A bar over all steps of the run, shown on a terminal only."""
+    disable = True if is_silent else None
+    return tqdm(initial=steps_done, total=total_steps, unit='step', disable=disable, dynamic_ncols=True)
+
+
+def averages(metrics: Sequence[dict[str, jax.Array]]) -> dict[str, Any]:
+    """The mean of each metric over some steps; waits for the devices."""
+    return jax.tree.map(lambda *values: np.mean(values), *jax.device_get(metrics))
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of JSON; infinite if a crash cut the line short."""
     try:
         return json.loads(line)['step']
     except (ValueError, KeyError, TypeError):

@@ -5,31 +5,40 @@ from typing import Any
 import flax.struct
 import jax
 import numpy as np
+import optax
+import orbax.checkpoint as ocp
 
 from draem_jax import checkpoints
+from draem_jax.model.networks import Variables
 
 
 @flax.struct.dataclass
 class TrainState:
-    """What a resumed run needs, and whether there is anything to resume.
+    """What a resumed run needs, and whether the training has diverged; the arrays are JAX's or NumPy's.
 
     Attributes:
         step: int32 scalar, the number of updates made.
-        params: parameters of both networks, float32.
-        batch_stats: running means and variances, float32.
-        opt_state: of the optimizer.
-        diverged_at: int32 scalar, the first step whose loss or gradient was not finite, which was not made and after
-            which none is; 0 as long as there is none. Not saved: of a diverged state there is no checkpoint.
+        params: tree of the parameters of both networks, float32.
+        batch_stats: tree of running means and variances, float32.
+        opt_state: the optimizer's own tree.
+        diverged_at: int32 scalar, the first step whose loss or gradient was not finite; 0 while there is none. That
+            step and all later ones are skipped (see `divergence`). It is not saved: no checkpoint holds a diverged
+            state.
     """
 
-    step: jax.Array
+    step: jax.Array | np.ndarray
     params: Any
     batch_stats: Any
     opt_state: Any
-    diverged_at: jax.Array = np.int32(0)
+    diverged_at: jax.Array | np.ndarray | np.int32 = np.int32(0)
+
+    @property
+    def variables(self) -> Variables:
+        """{'params', 'batch_stats'}: all that inference needs."""
+        return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-def init_state(variables, optimizer):
+def init_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step, as NumPy arrays, without compiling anything.
 
     Args:
@@ -41,17 +50,17 @@ def init_state(variables, optimizer):
     return TrainState(np.zeros((), np.int32), variables['params'], variables['batch_stats'], zeros)
 
 
-def save_state(manager, state):
-    """Starts writing a `TrainState` under its step; returns as soon as the values are copied to the host.
+def save_state(manager: ocp.CheckpointManager, state: TrainState) -> None:
+    """Starts writing a state under its step; returns as soon as the values are copied to the host.
 
-    What goes wrong while writing is raised by the next save, or on leaving the manager's `with` block.
+    An error while writing is raised by the next save, or on leaving the manager's `with` block.
     """
     state = jax.device_get(state)
     checkpoints.save(manager, int(state.step), **_items(state))
 
 
-def restore_state(manager, template, step):
-    """The `TrainState` saved at `step`, shaped like `template`.
+def restore_state(manager: ocp.CheckpointManager, template: TrainState, step: int) -> TrainState:
+    """The state saved at `step`, shaped like `template`.
 
     Raises:
         UserError: the checkpoint is damaged, or of networks of other shapes.
@@ -59,10 +68,10 @@ def restore_state(manager, template, step):
     return _from_items(checkpoints.restore(manager, step, **_items(template)))
 
 
-def restore_newest_state(manager, template):
-    """The newest `TrainState` that is not damaged, to go on training from it; None where none was ever saved.
+def restore_newest_state(manager: ocp.CheckpointManager, template: TrainState) -> TrainState | None:
+    """The newest state that is not damaged, to go on training from it; None if none was ever saved.
 
-    Damaged checkpoints newer than that are named and put aside, into `<workdir>/damaged/`: their steps come again.
+    Damaged checkpoints newer than that are named and moved to `<workdir>/damaged/`: their steps are made again.
 
     Raises:
         UserError: all are damaged, or of networks of other shapes.
@@ -71,14 +80,14 @@ def restore_newest_state(manager, template):
     return None if items is None else _from_items(items)
 
 
-def _items(state):
+def _items(state: TrainState) -> dict[str, Any]:
     """The two items of a checkpoint: what inference needs, and what a resumed training needs besides."""
     return {
-        'variables': {'params': state.params, 'batch_stats': state.batch_stats},
+        'variables': state.variables,
         'progress': {'step': state.step, 'opt_state': state.opt_state},
     }
 
 
-def _from_items(items):
+def _from_items(items: dict[str, Any]) -> TrainState:
     variables, progress = items['variables'], items['progress']
     return TrainState(progress['step'], variables['params'], variables['batch_stats'], progress['opt_state'])

@@ -2,43 +2,44 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 
 
 class Throughput:
-    """Counts steps and seconds between two looks.
+    """Counts steps and seconds since the last restart.
 
     Args:
         images_per_step: the global batch size.
         flops_per_image: floating-point operations that a training step spends on one image.
     """
 
-    def __init__(self, images_per_step, flops_per_image):
+    def __init__(self, images_per_step: int, flops_per_image: float) -> None:
         self._images_per_step = images_per_step
         self._flops_per_image = flops_per_image
         self.restart()
 
-    def restart(self):
-        """Counts from here on: what came before, such as pictures and checkpoints, is not part of the speed."""
+    def restart(self) -> None:
+        """Counts from here on, so that what came before, such as pictures and checkpoints, is not part of the speed."""
         self._start, self._steps, self._waited = time.monotonic(), 0, 0.0
 
     @contextlib.contextmanager
-    def waiting(self):
-        """The time inside the `with` block is spent waiting for training examples."""
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside the `with` block as waiting for training examples."""
         start = time.monotonic()
         yield
         self._waited += time.monotonic() - start
 
-    def step(self):
+    def step(self) -> None:
         """Counts one step."""
         self._steps += 1
 
-    def values(self):
-        """Averages since the last restart, {} before the first step.
+    def values(self) -> dict[str, float]:
+        """Averages since the last restart; {} before the first step.
 
         Returns:
-            Dict of 'images_per_second' and 'tflops_per_second' (10^12) of all devices together, and of one step
-            'step_seconds' and 'input_wait_seconds', the part of it in which the host waited for training examples: a
-            device that is never idle has something to do meanwhile.
+            'images_per_second' and 'tflops_per_second' (10^12) of all devices together, 'step_seconds' of one step, and
+            'input_wait_seconds', the part of it in which the host waited for training examples. The devices may be busy
+            meanwhile.
         """
         if not self._steps:
             return {}

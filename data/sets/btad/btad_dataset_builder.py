@@ -5,7 +5,7 @@
     ROOT/<category>/test/ko/*                   defective
     ROOT/<category>/ground_truth/ko/*           the masks, named as their images
 
-Images and masks are BMP and PNG, mixed, so that the mask of a BMP may be a PNG.
+Images and masks are BMP or PNG; the mask of a BMP may be a PNG.
 
 References:
     Mishra et al., VT-ADL: A Vision Transformer Network for Image Anomaly Detection and Localization, ISIE 2021.
@@ -15,7 +15,7 @@ References:
 import tensorflow_datasets as tfds
 
 from data.sets.folder.folder_dataset_builder import list_named
-from data.sets.in_place import InPlaceBuilder
+from data.sets.in_place import InPlaceBuilder, Records
 
 CATEGORIES = ('01', '02', '03')
 
@@ -25,5 +25,5 @@ class Builder(InPlaceBuilder):
 
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=category) for category in CATEGORIES]  # noqa: RUF012
 
-    def _find_records(self, root):
+    def _find_records(self, root: str) -> Records:
         return list_named(root, normal='train/ok', normal_test='test/ok', defects='test/ko', masks='ground_truth/ko')

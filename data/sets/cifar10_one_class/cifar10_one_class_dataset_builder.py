@@ -2,18 +2,22 @@
 
 The images are those of TFDS's own `cifar10`, which is downloaded and prepared when asked for
 (`data.streaming.prepare`, `tfds.load`), and read again here; nothing is stored twice. There are labels for whole images
-only: whatever is of another class has no mask (`has_mask` is False).
+only: an image of another class has no mask (`has_mask` is False).
 
 References:
     Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009. https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
 import functools
+from typing import TYPE_CHECKING, Any
 
 import tensorflow_datasets as tfds
 
 from data.sets.in_place import NORMAL, features, set_splits, split_slices
 from draem_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # In the order of CIFAR-10's labels.
 CATEGORIES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
@@ -29,23 +33,23 @@ class Builder(tfds.core.DatasetBuilder):
     VERSION = tfds.core.Version('1.0.0')
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=category) for category in CATEGORIES]  # noqa: RUF012
 
-    def is_prepared(self):
-        """Always False: TFDS deletes the folder of a prepared data set to make it anew, and that one is `cifar10`'s."""
+    def is_prepared(self) -> bool:
+        """Always False: TFDS may delete the folder of a prepared data set, and this one belongs to `cifar10`."""
         return False
 
-    def download_and_prepare(self, **kwargs):
+    def download_and_prepare(self, **kwargs: Any) -> None:
         """Downloads and prepares TFDS's `cifar10`, where that is not done yet."""
         self._source.download_and_prepare(**kwargs)
         self._count()
 
-    def _download_and_prepare(self, dl_manager, download_config=None):
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         raise AssertionError('Only cifar10 itself is prepared.')
 
-    def _build_data_dir(self, given_data_dir):
+    def _build_data_dir(self, given_data_dir: str | None) -> tuple[str, str]:
         self._source = tfds.builder('cifar10', data_dir=given_data_dir)
         return self._source.data_dir_root, self._source.data_dir_root
 
-    def _info(self):
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             features=features(_SIZE),
@@ -54,7 +58,7 @@ class Builder(tfds.core.DatasetBuilder):
             disable_shuffling=True,
         )
 
-    def _count(self):
+    def _count(self) -> None:
         """Sets the splits, once, by counting labels."""
         if self.info.splits:
             return
@@ -72,7 +76,7 @@ class Builder(tfds.core.DatasetBuilder):
             },
         )
 
-    def _read(self, split, **options):
+    def _read(self, split: str, **options: Any) -> 'tf.data.Dataset':
         """The source's examples that belong to a split, in its order."""
         examples = self._source.as_dataset(split=split, shuffle_files=False, **options)
         if split == 'train':
@@ -80,17 +84,19 @@ class Builder(tfds.core.DatasetBuilder):
             examples = examples.filter(lambda example: example['label'] == normal)
         return examples
 
-    def _as_dataset(self, split, decoders=None, read_config=None, shuffle_files=False):
+    def _as_dataset(
+        self, split: str, decoders: Any = None, read_config: Any = None, shuffle_files: bool = False
+    ) -> 'tf.data.Dataset':
         """One example per image, in the order of TFDS's `cifar10`; files are not shuffled."""
         if decoders:
             raise ValueError('Decoders are not supported: cifar10 decodes its own images.')
-        import tensorflow as tf  # Takes seconds, and nothing else here needs it.
+        import tensorflow as tf  # Here, because it takes seconds and nothing else in this file needs it.
 
         self._count()
         normal = self.builder_config.name
         defect_types = tf.constant([NORMAL if category == normal else category for category in CATEGORIES])
 
-        def convert(example):
+        def convert(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             is_normal = example['label'] == CATEGORIES.index(normal)
             return {
                 'image': example['image'],

@@ -5,9 +5,8 @@
     ROOT/Class1/Test/0001.PNG
     ROOT/Class1/Test/Label/0002_label.PNG
 
-The `Labels.txt` beside the masks are not needed: an image with a mask is defective. This is the form in which all ten
-classes are passed on today; the six classes of the contest were once published as `Class1` and `Class1_def`, which is
-not read.
+The `Labels.txt` beside the masks are not needed: an image with a mask is defective. All ten classes are passed on in
+this form today. The older form of the contest's six classes, `Class1` and `Class1_def`, is not read.
 
 References:
     Wieler, Hahn, Weakly Supervised Learning for Industrial Optical Inspection, DAGM 2007.
@@ -19,7 +18,7 @@ import pathlib
 
 import tensorflow_datasets as tfds
 
-from data.sets.in_place import NORMAL, InPlaceBuilder, make_record, what_is_near
+from data.sets.in_place import NORMAL, InPlaceBuilder, Record, Records, make_record, what_is_near
 from draem_jax import images
 from draem_jax.errors import UserError
 
@@ -36,7 +35,7 @@ class Builder(InPlaceBuilder):
 
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=category) for category in CATEGORIES]  # noqa: RUF012
 
-    def _find_records(self, root, *, supervised=False):
+    def _find_records(self, root: str, *, supervised: bool = False) -> Records:
         training = _list_part(root, 'Train')
         records = {'train': [record for record in training if not record.label]}
         if supervised:
@@ -45,8 +44,8 @@ class Builder(InPlaceBuilder):
         return records
 
 
-def _list_part(root, part):
-    """The records of 'Train' or 'Test'; defective are those that have a mask."""
+def _list_part(root: str, part: str) -> list[Record]:
+    """The records of 'Train' or 'Test'; an image that has a mask is defective."""
     folder = os.path.join(root, part)
     label_folder = os.path.join(folder, _MASK_FOLDER)
     masks = {pathlib.PurePath(path).stem: path for path in images.list_images(label_folder, allow_none=True)}

@@ -1,4 +1,4 @@
-"""Images of one's own: in the layout of MVTec AD, in one folder of good images, or in folders that options name.
+"""The user's own images: in the layout of MVTec AD, in one folder of good images, or in folders that options name.
 
 With a test set, the masks optional:
 
@@ -11,7 +11,7 @@ Without one, everything below ROOT is good:
 
     ROOT/*.png
 
-With `normal`, and then as many of the others as there are, folders of any name (`list_named`):
+With the option `normal`, and any of the other three, folders of any name (`list_named`):
 
     ROOT/<normal>/*.png
     ROOT/<normal_test>/*.png
@@ -24,14 +24,14 @@ Folders may be nested, and `images.EXTENSIONS` says which formats count. Hidden 
 import os
 import pathlib
 
-from data.sets.in_place import NORMAL, InPlaceBuilder, make_record, quoted, what_is_near
+from data.sets.in_place import NORMAL, InPlaceBuilder, Record, Records, make_record, quoted, what_is_near
 from draem_jax import images, storage
 from draem_jax.errors import UserError
 
 _LAYOUT = ('train', 'test', 'ground_truth')
 
 
-def list_records(root):
+def list_records(root: str) -> Records:
     """The records of a folder in one of the first two layouts above.
 
     Args:
@@ -60,16 +60,16 @@ def list_records(root):
     return {split: split_records for split, split_records in records.items() if split_records}
 
 
-def list_named(root, *, normal, normal_test='', defects='', masks=''):
+def list_named(root: str, *, normal: str, normal_test: str = '', defects: str = '', masks: str = '') -> Records:
     """The records of folders of any name; each name is a path below `root`.
 
     Args:
         root: path of the folder that holds the others.
         normal: folder of the good images to train on.
         normal_test: folder of the good images to test on; must not overlap with `normal`.
-        defects: folder of the defective images to test on. Those in a folder of their own have its name as their
-            defect type ('good' is normal), those directly in it the name of `defects`.
-        masks: folder of their masks, laid out as `defects`; of a defect type either all have one or none has.
+        defects: folder of the defective images to test on. Images in a folder below it have that folder's name as
+            their defect type ('good' is normal), images directly in it have its own name.
+        masks: folder of their masks, laid out as `defects`. Either all images of a defect type have one or none has.
 
     Returns:
         As `list_records`.
@@ -110,12 +110,13 @@ def list_named(root, *, normal, normal_test='', defects='', masks=''):
     return {split: split_records for split, split_records in records.items() if split_records}
 
 
-def _check_root(root):
+def _check_root(root: str) -> None:
     if not storage.is_folder(root):
         raise UserError(f"No folder '{root}'. {what_is_near(root)} Is --config.dataset.root written correctly?")
 
 
-def _list_good_folder(root):
+def _list_good_folder(root: str) -> list[Record]:
+    """The records of a folder that holds good images alone."""
     paths = images.list_images(root)
     for path in paths:
         # A folder of data sets, or a test folder, would put defects and masks among the good images.
@@ -135,10 +136,10 @@ def _list_good_folder(root):
     return [make_record(root, path) for path in paths]
 
 
-def _list_test(root, test, ground_truth, default_type=None):
-    """The records under `test`, each with its mask; of a defect type either all have one or none has.
+def _list_test(root: str, test: str, ground_truth: str, default_type: str | None = None) -> list[Record]:
+    """The records under `test`, each with its mask; either all images of a defect type have one or none has.
 
-    Images that are in no folder of their own have the default type; without one they are refused.
+    Images directly in `test` have the default type; without one they are refused.
     """
     mask_paths = images.list_images(ground_truth, allow_none=True) if ground_truth else []
     masks = {_key(path, ground_truth): path for path in mask_paths}
@@ -161,12 +162,12 @@ def _list_test(root, test, ground_truth, default_type=None):
     return records
 
 
-def _key(path, folder):
+def _key(path: str, folder: str) -> str:
     """The path below a folder without its ending: what an image and its mask have in common."""
     return pathlib.PurePath(path).relative_to(folder).with_suffix('').as_posix()
 
 
-def _first_folder(path, folder):
+def _first_folder(path: str, folder: str) -> str | None:
     """The first folder on the way from `folder` to the file, or None if it lies directly in it."""
     return next(iter(pathlib.PurePath(path).relative_to(folder).parts[:-1]), None)
 
@@ -174,7 +175,9 @@ def _first_folder(path, folder):
 class Builder(InPlaceBuilder):
     """The images of a folder: `tfds.load('folder', data_dir=ROOT)`, or with `builder_kwargs={'normal': ..., ...}`."""
 
-    def _find_records(self, root, *, normal='', normal_test='', defects='', masks=''):
+    def _find_records(
+        self, root: str, *, normal: str = '', normal_test: str = '', defects: str = '', masks: str = ''
+    ) -> Records:
         if not any((normal, normal_test, defects, masks)):
             return list_records(root)
         if not normal:

@@ -13,7 +13,7 @@ References:
 import os
 import pathlib
 
-from data.sets.in_place import NORMAL, InPlaceBuilder, have_defects, make_record, what_is_near
+from data.sets.in_place import NORMAL, InPlaceBuilder, Record, Records, have_defects, make_record, what_is_near
 from draem_jax import images
 from draem_jax.errors import UserError
 
@@ -27,7 +27,7 @@ class Builder(InPlaceBuilder):
     Making a builder reads all the masks, to know which images are normal: seconds.
     """
 
-    def _find_records(self, root, *, supervised=False):
+    def _find_records(self, root: str, *, supervised: bool = False) -> Records:
         training = _list_part(root, 'train')
         records = {'train': [record for record in training if not record.label]}
         if supervised:
@@ -36,8 +36,8 @@ class Builder(InPlaceBuilder):
         return {part: part_records for part, part_records in records.items() if part_records}
 
 
-def _list_part(root, part):
-    """The records of 'train' or 'test'; normal are those with an empty mask."""
+def _list_part(root: str, part: str) -> list[Record]:
+    """The records of 'train' or 'test'; an image with an empty mask is normal."""
     folder = os.path.join(root, part)
     masks, paths = {}, []
     for path in images.list_images(folder, allow_none=True):

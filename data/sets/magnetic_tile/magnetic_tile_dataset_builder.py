@@ -4,10 +4,10 @@
     ROOT/MT_Blowhole/Imgs/exp1_num_108719.jpg   also MT_Break, MT_Crack, MT_Fray, MT_Uneven
     ROOT/MT_Blowhole/Imgs/exp1_num_108719.png   the mask
 
-There is no official split. Frames whose numbers are close show the same tile, so that a random split would test on
-what was trained on. Here frames of one `exp` whose numbers follow each other by at most 150 are a group, and groups
-of normal images are dealt to test, in an order drawn from a seed, until it holds a fifth of them; the rest is for
-training. All defective images are for testing, but for those whose mask is empty (four of MT_Uneven), which are left
+There is no official split. Frames whose numbers are close show the same tile, so a random split would test on tiles
+that were trained on. Here frames of one `exp` whose numbers follow each other by at most 150 are a group. Groups of
+normal images are dealt to test, in an order drawn from a seed, until it holds a fifth of the images; the rest is for
+training. All defective images are for testing, except those whose mask is empty (four of MT_Uneven), which are left
 out. Normal and defective frames of one tile may fall on different sides.
 
 References:
@@ -20,12 +20,12 @@ import os
 import pathlib
 import re
 
-from data.sets.in_place import InPlaceBuilder, have_defects, make_record, quoted, what_is_near
+from data.sets.in_place import InPlaceBuilder, Record, Records, have_defects, make_record, quoted, what_is_near
 from draem_jax import images, storage
 from draem_jax.errors import UserError
 
 TEST_FRACTION = 0.2
-LARGEST_GAP = 150  # Between the numbers of frames that may show the same tile.
+LARGEST_GAP = 150  # between the numbers of frames that may show the same tile
 _PREFIX = 'MT_'
 _NORMAL_FOLDER = 'MT_Free'
 
@@ -36,7 +36,7 @@ class Builder(InPlaceBuilder):
     The option `seed` (0) draws another split. Making a builder reads the masks, to leave out empty ones.
     """
 
-    def _find_records(self, root, *, seed=0):
+    def _find_records(self, root: str, *, seed: int = 0) -> Records:
         normals = _list_photographs(root, _NORMAL_FOLDER)
         if not normals:
             folder = os.path.join(root, _NORMAL_FOLDER, 'Imgs')
@@ -53,14 +53,14 @@ class Builder(InPlaceBuilder):
         return {'train': [make_record(root, path) for path in sorted(training)], 'test': test}
 
 
-def group_frames(paths):
+def group_frames(paths: list[str]) -> list[list[str]]:
     """Groups the photographs that may show the same tile.
 
     Args:
-        paths: list of paths whose names are `exp<e>_num_<number>.jpg`.
+        paths: their names are `exp<e>_num_<number>.jpg`.
 
     Returns:
-        List of lists of paths: within one, `e` is the same and the numbers, in order, differ by at most `LARGEST_GAP`.
+        Groups of paths: within one, `e` is the same and the numbers, in order, differ by at most `LARGEST_GAP`.
 
     Raises:
         UserError: a name is of another form.
@@ -71,51 +71,53 @@ def group_frames(paths):
         if match is None:
             raise UserError(f"'{path}': expected a name such as exp1_num_4727.jpg, which tells neighbouring frames.")
         frames.append((int(match[1]), int(match[2]), path))
-    groups, last = [], (None, None)
+    groups: list[list[str]] = []
+    last_experiment, last_number = -1, 0
     for experiment, number, path in sorted(frames):
-        if experiment != last[0] or number - last[1] > LARGEST_GAP:
+        if experiment != last_experiment or number - last_number > LARGEST_GAP:
             groups.append([])
         groups[-1].append(path)
-        last = (experiment, number)
+        last_experiment, last_number = experiment, number
     return groups
 
 
-def split_groups(groups, seed):
+def split_groups(groups: list[list[str]], seed: int) -> tuple[list[str], list[str]]:
     """Deals whole groups to test until it holds `TEST_FRACTION` of all.
 
     Args:
-        groups: list of non-empty lists of paths.
+        groups: lists of paths, none of them empty.
         seed: integer; the order is a function of it and of the file names alone.
 
     Returns:
         (training paths, test paths).
     """
 
-    def draw(group):
-        # Not a library's random numbers, which may be others in its next version.
+    def draw(group: list[str]) -> bytes:
+        # A hash, because a library's random numbers may change with its next version.
         return hashlib.sha256(f'{seed}/{pathlib.PurePath(group[0]).stem}'.encode()).digest()
 
     wanted = TEST_FRACTION * sum(map(len, groups))
-    training, test = [], []
+    training: list[str] = []
+    test: list[str] = []
     for group in sorted(groups, key=draw):
         (test if len(test) < wanted else training).extend(group)
     return training, test
 
 
-def _list_photographs(root, folder):
+def _list_photographs(root: str, folder: str) -> list[str]:
     paths = images.list_images(os.path.join(root, folder, 'Imgs'), allow_none=True)
     return [path for path in paths if pathlib.PurePath(path).suffix.lower() in ('.jpg', '.jpeg')]
 
 
-def _list_defects(root, folder):
+def _list_defects(root: str, folder: str) -> list[Record]:
     """The records of one kind of defect; those with an empty mask are left out."""
     paths = _list_photographs(root, folder)
     beside = images.list_images(os.path.join(root, folder, 'Imgs'), allow_none=True)
-    masks = {os.path.splitext(path)[0]: path for path in beside if pathlib.PurePath(path).suffix.lower() == '.png'}
-    missing = [path for path in paths if os.path.splitext(path)[0] not in masks]
+    mask_of = {os.path.splitext(path)[0]: path for path in beside if pathlib.PurePath(path).suffix.lower() == '.png'}
+    missing = [path for path in paths if os.path.splitext(path)[0] not in mask_of]
     if missing:
         raise UserError(f'No masks for {quoted(missing)}. Expected a .png of the same name beside each.')
-    masks = [masks[os.path.splitext(path)[0]] for path in paths]
+    masks = [mask_of[os.path.splitext(path)[0]] for path in paths]
     defect_type = folder.removeprefix(_PREFIX).lower()
     return [
         make_record(root, path, mask=mask, defect_type=defect_type)

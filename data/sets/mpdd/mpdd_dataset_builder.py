@@ -8,7 +8,7 @@ References:
 import tensorflow_datasets as tfds
 
 from data.sets.folder.folder_dataset_builder import list_records
-from data.sets.in_place import InPlaceBuilder
+from data.sets.in_place import InPlaceBuilder, Records
 
 CATEGORIES = ('bracket_black', 'bracket_brown', 'bracket_white', 'connector', 'metal_plate', 'tubes')
 
@@ -18,5 +18,5 @@ class Builder(InPlaceBuilder):
 
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=category) for category in CATEGORIES]  # noqa: RUF012
 
-    def _find_records(self, root):
+    def _find_records(self, root: str) -> Records:
         return list_records(root)

@@ -1,18 +1,16 @@
 """Draw one image of a surface, flawless or with a defect, as a function of (seed, category, number).
 
-A category draws a surface from one random stream, its defect from a second, and the camera adds its light and noise
-from a third. The same number without a defect is therefore the same picture but for the defect, and the mask is what
-a comparison of the two shows.
+The surface, its defect, and the light and noise of the camera are drawn from three random streams. So an image with a
+defect and the flawless image of the same number differ by the defect alone, and comparing the two gives the mask.
 """
 
-import dataclasses
 import functools
 
 import cv2
 import numpy as np
 
 from data.sets.simulated import fabric, fields, metal, wood
-from data.sets.simulated.fields import SIZE
+from data.sets.simulated.fields import SIZE, Defect
 
 CATEGORIES = {'fabric': fabric, 'wood': wood, 'metal': metal}
 TRAIN_IMAGES = 200
@@ -23,24 +21,7 @@ TEST_IMAGES_PER_KIND = 13
 VISIBLE_LEVELS = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class Defect:
-    """What to draw wrong, and how clearly.
-
-    Attributes:
-        kind: one of the category's defect kinds.
-        contrast: 1 for a clear defect, less for a faint one.
-        scale: 1 for the usual extent, less for a small one.
-        rng: the random stream of the place, form and colour.
-    """
-
-    kind: str
-    contrast: float
-    scale: float
-    rng: np.random.Generator
-
-
-def draw(category, number, *, seed=0, kind=None):
+def draw(category: str, number: int, *, seed: int = 0, kind: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Draws one image and the mask of its defect.
 
     Args:
@@ -63,12 +44,12 @@ def draw(category, number, *, seed=0, kind=None):
     return np.where(mask[..., None], defective, flawless), (255 * mask[..., None]).astype(np.uint8)
 
 
-def kinds(category):
-    """The defect kinds of a category, a tuple of strings."""
+def kinds(category: str) -> tuple[str, ...]:
+    """The defect kinds of a category."""
     return CATEGORIES[category].KINDS
 
 
-def contents(category, split):
+def contents(category: str, split: str) -> list[tuple[str, str | None, int]]:
     """What a split holds: a list of (filename, kind, number); kind is None for a flawless image.
 
     Args:
@@ -77,14 +58,16 @@ def contents(category, split):
     """
     if split == 'train':
         return [(f'train/good/{index:03d}.png', None, index) for index in range(TRAIN_IMAGES)]
-    images = [(f'test/good/{index:03d}.png', None, 1_000 + index) for index in range(GOOD_TEST_IMAGES)]
+    images: list[tuple[str, str | None, int]] = [
+        (f'test/good/{index:03d}.png', None, 1_000 + index) for index in range(GOOD_TEST_IMAGES)
+    ]
     for place, kind in enumerate(kinds(category)):
         start = 2_000 + 1_000 * place
         images += [(f'test/{kind}/{index:03d}.png', kind, start + index) for index in range(TEST_IMAGES_PER_KIND)]
     return images
 
 
-def _photograph(category, number, seed, kind):
+def _photograph(category: str, number: int, seed: int, kind: str | None) -> np.ndarray:
     """Draws the surface and takes its picture: uint8 [SIZE, SIZE, 3]."""
     streams = np.random.SeedSequence([seed, list(CATEGORIES).index(category), number]).spawn(3)
     surface_rng, defect_rng, camera_rng = map(np.random.default_rng, streams)
@@ -105,8 +88,8 @@ def _photograph(category, number, seed, kind):
     return np.rint(255 * np.clip(picture + noise, 0, 1)).astype(np.uint8)
 
 
-def _outline(seen):
-    """Closes the places inside a defect where it happens to look like the surface, and drops single pixels."""
+def _outline(seen: np.ndarray) -> np.ndarray:
+    """Drops single pixels, and closes the places inside a defect where it happens to look like the surface."""
     seen = cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_OPEN, _disc(2))
     margin = 20
     padded = cv2.copyMakeBorder(seen, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
@@ -115,5 +98,5 @@ def _outline(seen):
 
 
 @functools.cache
-def _disc(diameter):
+def _disc(diameter: int) -> np.ndarray:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (diameter, diameter))

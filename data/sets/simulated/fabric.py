@@ -3,16 +3,17 @@
 import numpy as np
 
 from data.sets.simulated import fields
+from data.sets.simulated.fields import Defect
 
 KINDS = ('broken_thread', 'float', 'hole', 'stain', 'loose_fibre')
 
 
-def draw_surface(rng, defect):
+def draw_surface(rng: np.random.Generator, defect: Defect | None) -> np.ndarray:
     """Draws the cloth, lit but not yet photographed.
 
     Args:
         rng: stream of the flawless surface.
-        defect: `drawing.Defect`, or None.
+        defect: what to draw wrong, or None.
 
     Returns:
         float [SIZE, SIZE, 3], RGB, 0 is black and 1 white.
@@ -27,7 +28,8 @@ def draw_surface(rng, defect):
     across_warp, across_weft = 2 * (u - column) - 1, 2 * (v - row) - 1
 
     warp_on_top = (column + row) % 2 == 0
-    warp_there = weft_there = 1.0
+    warp_there: np.ndarray | float = 1.0
+    weft_there: np.ndarray | float = 1.0
     if defect is not None and defect.kind == 'float':
         warp_on_top = _float(defect, warp_on_top, column, row)
     if defect is not None and defect.kind == 'broken_thread':
@@ -40,7 +42,7 @@ def draw_surface(rng, defect):
     warp_cover = _cover(across_warp) * warp_there
     weft_cover = _cover(across_weft) * weft_there
 
-    # Whatever lies below shows only where nothing lies on it.
+    # The lower thread first, then the upper one over it.
     cloth = 0.2 * colour + np.zeros((fields.SIZE, fields.SIZE, 3))
     lower_is_warp = ~warp_on_top
     for is_warp in (lower_is_warp, ~lower_is_warp):
@@ -58,12 +60,20 @@ def draw_surface(rng, defect):
     return cloth
 
 
-def _cover(across):
+def _cover(across: np.ndarray) -> np.ndarray:
     """1 on a thread, 0 in the gap beside it."""
     return fields.smoothstep(0.95, 0.75, np.abs(across))
 
 
-def _thread(rng, across, along_cell, index, along, *, rises):
+def _thread(
+    rng: np.random.Generator,
+    across: np.ndarray,
+    along_cell: np.ndarray,
+    index: np.ndarray,
+    along: np.ndarray,
+    *,
+    rises: np.ndarray,
+) -> np.ndarray:
     """Brightness of a family of threads: round, brighter where they rise, twisted, no two quite alike."""
     roundness = np.sqrt(np.clip(1 - across**2, 0, 1))
     height = np.cos(np.pi / 2 * along_cell) * np.where(rises, 1, -1)
@@ -73,7 +83,7 @@ def _thread(rng, across, along_cell, index, along, *, rises):
     return (0.4 + 0.6 * roundness) * (0.75 + 0.25 * height) * (1 + twist + own + uneven)
 
 
-def _float(defect, warp_on_top, column, row):
+def _float(defect: Defect, warp_on_top: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
     """One or two threads pass over several others instead of every second one."""
     rng = defect.rng
     y, x = fields.draw_place(rng).astype(int)
@@ -85,8 +95,10 @@ def _float(defect, warp_on_top, column, row):
     return np.where(inside, over_warp, warp_on_top)
 
 
-def _break(defect, u, v, column, row):
-    """One thread is missing over a part of its length."""
+def _break(
+    defect: Defect, u: np.ndarray, v: np.ndarray, column: np.ndarray, row: np.ndarray
+) -> tuple[np.ndarray | float, np.ndarray | float]:
+    """One thread is missing over a part of its length: (1 where the warp is there, 1 where the weft is)."""
     rng = defect.rng
     y, x = fields.draw_place(rng).astype(int)
     half = rng.uniform(1.7, 3.2) * defect.scale
@@ -97,7 +109,7 @@ def _break(defect, u, v, column, row):
     return 1.0, 1 - gone
 
 
-def _hole(defect, cloth, colour):
+def _hole(defect: Defect, cloth: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """The table shows through: even, in the shadow of the cloth, with a frayed rim."""
     rng = defect.rng
     depth = fields.blob(rng, fields.draw_place(rng), rng.uniform(9, 14) * defect.scale, elongation=rng.uniform(1, 1.6))
@@ -108,7 +120,7 @@ def _hole(defect, cloth, colour):
     return fields.mix(cloth * rim[..., None], np.repeat(table[..., None], 3, axis=-1), opacity)
 
 
-def _stain(defect, cloth):
+def _stain(defect: Defect, cloth: np.ndarray) -> np.ndarray:
     """A liquid dried in the cloth: it takes light away, most of it at the rim."""
     rng = defect.rng
     depth = fields.blob(rng, fields.draw_place(rng), rng.uniform(14, 22) * defect.scale, roughness=0.3)
@@ -117,7 +129,7 @@ def _stain(defect, cloth):
     return cloth * (1 - amount[..., None] * absorbed)
 
 
-def _loose_fibre(defect, cloth):
+def _loose_fibre(defect: Defect, cloth: np.ndarray) -> np.ndarray:
     """A fibre lies on the cloth and throws a shadow."""
     rng = defect.rng
     distance, taper = fields.curve(rng, rng.uniform(40, 80) * defect.scale, angle=rng.uniform(0, np.pi), bend=0.25)

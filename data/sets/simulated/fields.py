@@ -1,8 +1,9 @@
-"""What the surfaces are drawn from: coordinates, noise, lines, shapes.
+"""The means by which surfaces are drawn: coordinates, noise, lines, shapes.
 
 A field is float [SIZE, SIZE]; lengths are in pixels, colours RGB in 0..1.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -12,30 +13,48 @@ from data.synthesis import simplex
 SIZE = 128
 
 
+@dataclasses.dataclass(frozen=True)
+class Defect:
+    """What to draw wrong, and how clearly.
+
+    Attributes:
+        kind: one of the category's defect kinds.
+        contrast: 1 for a clear defect, less for a faint one.
+        scale: 1 for the usual extent, less for a small one.
+        rng: the random stream of the place, form and colour.
+    """
+
+    kind: str
+    contrast: float
+    scale: float
+    rng: np.random.Generator
+
+
 @functools.cache
-def grid():
+def grid() -> tuple[np.ndarray, np.ndarray]:
     """Pixel coordinates (y, x), each float [SIZE, SIZE]; do not write to them."""
-    return tuple(np.mgrid[:SIZE, :SIZE].astype(np.float64))
+    y, x = np.mgrid[:SIZE, :SIZE].astype(np.float64)
+    return y, x
 
 
-def smoothstep(low, high, value):
+def smoothstep(low: float | np.ndarray, high: float | np.ndarray, value: np.ndarray) -> np.ndarray:
     """0 below `low`, 1 above `high`, and a smooth ramp between them; `low` may be the larger one."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def mix(first, second, weight):
+def mix(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """`first` where weight is 0 and `second` where it is 1; colours [3] and weights [SIZE, SIZE] broadcast."""
     weight = np.asarray(weight)[..., None]
     return first * (1 - weight) + second * weight
 
 
-def smooth_noise(rng, cells):
+def smooth_noise(rng: np.random.Generator, cells: int) -> np.ndarray:
     """OpenSimplex noise of about `cells` hills across the image, in -1..1."""
     return simplex.noise(rng, cells, cells, (SIZE, SIZE))
 
 
-def along(table, position):
+def along(table: np.ndarray, position: np.ndarray) -> np.ndarray:
     """Reads a table at real positions, interpolated and repeated without end.
 
     Args:
@@ -47,12 +66,19 @@ def along(table, position):
     return table[low % len(table)] * (1 - part) + table[(low + 1) % len(table)] * part
 
 
-def draw_place(rng):
+def draw_place(rng: np.random.Generator) -> np.ndarray:
     """A point (y, x) away from the border."""
     return rng.uniform(0.22 * SIZE, 0.78 * SIZE, 2)
 
 
-def blob(rng, place, radius, *, roughness=0.15, elongation=1.0):
+def blob(
+    rng: np.random.Generator,
+    place: np.ndarray,
+    radius: float,
+    *,
+    roughness: float = 0.15,
+    elongation: float = 1.0,
+) -> np.ndarray:
     """Depth inside a rounded shape: 1 at its centre, 0 on its outline, negative outside.
 
     Args:
@@ -76,7 +102,7 @@ def blob(rng, place, radius, *, roughness=0.15, elongation=1.0):
     return 1 - np.hypot(long, wide) / (radius * outline)
 
 
-def curve(rng, length, *, angle, bend):
+def curve(rng: np.random.Generator, length: float, *, angle: float, bend: float) -> tuple[np.ndarray, np.ndarray]:
     """A bent line through the image.
 
     Args:
@@ -101,7 +127,12 @@ def curve(rng, length, *, angle, bend):
     return (across_line - line) / np.sqrt(1 + slope**2), smoothstep(1.0, 0.8, np.abs(t))
 
 
-def draw_hue(rng, hue, saturation, value):
+def draw_hue(
+    rng: np.random.Generator,
+    hue: tuple[float, float],
+    saturation: tuple[float, float],
+    value: tuple[float, float],
+) -> np.ndarray:
     """An RGB colour [3] in 0..1 from three (low, high) ranges; hue in turns."""
     h, s, v = (rng.uniform(*limits) for limits in (hue, saturation, value))
     colour = np.clip(np.abs((h + np.array([0, 2 / 3, 1 / 3])) % 1 * 6 - 3) - 1, 0, 1)

@@ -3,16 +3,17 @@
 import numpy as np
 
 from data.sets.simulated import fields
+from data.sets.simulated.fields import Defect
 
 KINDS = ('scratch', 'dent', 'rust', 'pits', 'unmachined')
 
 
-def draw_surface(rng, defect):
+def draw_surface(rng: np.random.Generator, defect: Defect | None) -> np.ndarray:
     """Draws the face, lit but not yet photographed.
 
     Args:
         rng: stream of the flawless surface.
-        defect: `drawing.Defect`, or None.
+        defect: what to draw wrong, or None.
 
     Returns:
         float [SIZE, SIZE, 3], RGB, 0 is black and 1 white.
@@ -25,7 +26,6 @@ def draw_surface(rng, defect):
     pitch = rng.uniform(9.8, 10.2)
     groove = (np.hypot(dy, dx) - away) / pitch + rng.uniform(-0.2, 0.2) + 0.05 * fields.smooth_noise(rng, 2)
 
-    bump = slope = None
     if defect is not None and defect.kind == 'dent':
         bump, slope = _press(defect)
         groove = groove + 0.5 * defect.contrast * bump
@@ -37,7 +37,6 @@ def draw_surface(rng, defect):
     own = 0.03 * rng.normal(size=64)[np.floor(groove).astype(np.int64) % 64]
     lines = 0.05 * fields.along(rng.normal(size=997), 5 * groove)
     marks = 0.8 + 0.35 * (1 - trough) - 0.12 * crest + 0.12 * (part - 0.5) + own + lines
-    depth = 1.0
     if defect is not None and defect.kind == 'unmachined':
         rough, depth = _skip(defect)
         marks = marks * depth + (0.9 + rough) * (1 - depth)
@@ -61,7 +60,7 @@ def draw_surface(rng, defect):
     return face
 
 
-def _press(defect):
+def _press(defect: Defect) -> tuple[np.ndarray, np.ndarray]:
     """Depth of a dent in 0..1, and how its sides turn towards (+) or away from (-) the lamp."""
     rng = defect.rng
     place, radius = fields.draw_place(rng), rng.uniform(10, 16) * defect.scale
@@ -70,7 +69,7 @@ def _press(defect):
     return bump, radius / 2 * (down + right) / np.sqrt(2)
 
 
-def _skip(defect):
+def _skip(defect: Defect) -> tuple[np.ndarray, np.ndarray]:
     """A place the tool missed: (roughness of the raw casting, 1 where the tool cut and 0 where it did not)."""
     rng = defect.rng
     place, radius = fields.draw_place(rng), rng.uniform(12, 18) * defect.scale
@@ -79,7 +78,7 @@ def _skip(defect):
     return rough - 0.1, 1 - (0.4 + 0.6 * defect.contrast) * fields.smoothstep(-0.02, 0.12, shape)
 
 
-def _scratch(defect, face, bearing):
+def _scratch(defect: Defect, face: np.ndarray, bearing: float) -> np.ndarray:
     """A bright cut across the grooves between two dark burrs."""
     rng = defect.rng
     direction = bearing + rng.uniform(-0.9, 0.9)
@@ -91,7 +90,7 @@ def _scratch(defect, face, bearing):
     return fields.mix(face * (1 - 0.45 * burr[..., None]), bright, 0.85 * cut)
 
 
-def _rust(defect, face):
+def _rust(defect: Defect, face: np.ndarray) -> np.ndarray:
     """Brown crust that eats into the face in grains."""
     rng = defect.rng
     depth = fields.blob(rng, fields.draw_place(rng), rng.uniform(12, 18) * defect.scale, roughness=0.3)
@@ -102,7 +101,7 @@ def _rust(defect, face):
     return fields.mix(face, brown * grain[..., None], amount * (0.75 + 0.25 * defect.contrast))
 
 
-def _pits(defect, face):
+def _pits(defect: Defect, face: np.ndarray) -> np.ndarray:
     """A cluster of pores in the casting, cut open: dark, with a lit lower edge."""
     rng = defect.rng
     y, x = fields.grid()

@@ -1,6 +1,8 @@
 """TFDS builder of the surfaces that this project draws itself: `tfds.builder('simulated/fabric')`."""
 
 import io
+from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,13 +19,13 @@ split holds flawless images and five kinds of defects with exact masks. Nothing 
 class Builder(tfds.core.GeneratorBasedBuilder):
     """Draws its images once and keeps them in TFDS's data_dir."""
 
-    VERSION = tfds.core.Version('1.0.1')  # Raise it with every change of the drawing: TFDS keeps what it has.
+    VERSION = tfds.core.Version('1.0.1')  # Raise it with every change of the drawing: TFDS keeps its files by version.
     BUILDER_CONFIGS = [  # noqa: RUF012  TFDS reads it as an attribute of the class.
         tfds.core.BuilderConfig(name=category, description=f'A drawn surface: {category}.')
         for category in drawing.CATEGORIES
     ]
 
-    def _info(self):
+    def _info(self) -> tfds.core.DatasetInfo:
         size = drawing.SIZE
         return self.dataset_info_from_configs(
             description=_DESCRIPTION,
@@ -39,10 +41,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
         return {split: self._generate_examples(split) for split in ('train', 'test')}
 
-    def _generate_examples(self, split):
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         category = self.builder_config.name
         for position, (filename, kind, number) in enumerate(drawing.contents(category, split)):
             image, mask = drawing.draw(category, number, kind=kind)
@@ -58,6 +60,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def _png(image):
+def _png(image: np.ndarray) -> io.BytesIO:
     """Encodes grey or BGR, as OpenCV orders the channels. TFDS's own encoder takes six times as long."""
     return io.BytesIO(cv2.imencode('.png', image)[1].tobytes())

@@ -4,16 +4,17 @@ import cv2
 import numpy as np
 
 from data.sets.simulated import fields
+from data.sets.simulated.fields import Defect
 
 KINDS = ('scratch', 'hole', 'stain', 'knot', 'crack')
 
 
-def draw_surface(rng, defect):
+def draw_surface(rng: np.random.Generator, defect: Defect | None) -> np.ndarray:
     """Draws the board, lit but not yet photographed.
 
     Args:
         rng: stream of the flawless surface.
-        defect: `drawing.Defect`, or None.
+        defect: what to draw wrong, or None.
 
     Returns:
         float [SIZE, SIZE, 3], RGB, 0 is black and 1 white.
@@ -45,21 +46,31 @@ def draw_surface(rng, defect):
         return board
     if knot is not None:
         return _colour_knot(defect, board, knot)
-    return {'scratch': _scratch, 'hole': _holes, 'stain': _stain, 'crack': _crack}[defect.kind](
-        defect, board, ring, angle
-    )
+    if defect.kind == 'scratch':
+        return _scratch(defect, board, angle)
+    if defect.kind == 'hole':
+        return _holes(defect, board)
+    if defect.kind == 'stain':
+        return _stain(defect, board)
+    return _crack(defect, board, angle)
 
 
-def _fibres(rng, along, across):
+def _fibres(rng: np.random.Generator, along: np.ndarray, across: np.ndarray) -> np.ndarray:
     """Noise of unit deviation, drawn out along the grain."""
     table = cv2.GaussianBlur(rng.normal(size=(256, 64)), (0, 0), 0.6, borderType=cv2.BORDER_REFLECT)
-    table /= table.std()
+    table = table / table.std()
     columns, rows = (32 + along / 14).astype(np.float32), (128 + across).astype(np.float32)
     return cv2.remap(table.astype(np.float32), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
-def _bend_around_knot(defect, ring, along, across, spacing):
-    """The rings give way to a branch, and the branch has rings of its own."""
+def _bend_around_knot(
+    defect: Defect, ring: np.ndarray, along: np.ndarray, across: np.ndarray, spacing: float
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """The rings give way to a branch, which has rings of its own.
+
+    Returns:
+        (rings of board and branch, (distance from the middle of the branch in its radii, 1 inside of it)).
+    """
     rng = defect.rng
     y, x = fields.draw_place(rng).astype(int)
     radius = rng.uniform(8, 12) * defect.scale
@@ -71,7 +82,7 @@ def _bend_around_knot(defect, ring, along, across, spacing):
     return np.where(reach < 1, own, ring), (reach, inside)
 
 
-def _colour_knot(defect, board, knot):
+def _colour_knot(defect: Defect, board: np.ndarray, knot: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     reach, inside = knot
     bark = fields.smoothstep(0.25, 0.05, np.abs(reach - 1))
     brown = board * np.array([0.68, 0.58, 0.5])
@@ -79,7 +90,7 @@ def _colour_knot(defect, board, knot):
     return board * (1 - 0.5 * defect.contrast * bark[..., None])
 
 
-def _scratch(defect, board, ring, angle):
+def _scratch(defect: Defect, board: np.ndarray, angle: float) -> np.ndarray:
     """A hard edge drawn across the grain: torn fibres catch the light on one side of the groove."""
     rng = defect.rng
     direction = angle + rng.uniform(0.35, np.pi - 0.35)
@@ -91,7 +102,7 @@ def _scratch(defect, board, ring, angle):
     return fields.mix(board, fresh, 0.85 * ridge) * (1 - 0.5 * groove[..., None])
 
 
-def _holes(defect, board, ring, angle):
+def _holes(defect: Defect, board: np.ndarray) -> np.ndarray:
     """Bore holes: the wall towards the light lies in shadow, the one opposite is lit."""
     rng = defect.rng
     y, x = fields.grid()
@@ -106,7 +117,7 @@ def _holes(defect, board, ring, angle):
     return board
 
 
-def _stain(defect, board, ring, angle):
+def _stain(defect: Defect, board: np.ndarray) -> np.ndarray:
     """Water drew colour to the edge of a wet patch."""
     rng = defect.rng
     depth = fields.blob(rng, fields.draw_place(rng), rng.uniform(14, 22) * defect.scale, roughness=0.3)
@@ -116,7 +127,7 @@ def _stain(defect, board, ring, angle):
     return board * (1 - amount[..., None] * absorbed)
 
 
-def _crack(defect, board, ring, angle):
+def _crack(defect: Defect, board: np.ndarray, angle: float) -> np.ndarray:
     """The board splits along its fibres: a dark, ragged gap that narrows to its ends."""
     rng = defect.rng
     distance, taper = fields.curve(rng, rng.uniform(55, 90) * defect.scale, angle=angle, bend=0.03)

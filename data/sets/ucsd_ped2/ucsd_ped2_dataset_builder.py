@@ -4,7 +4,7 @@
     ROOT/Test/Test001/001.tif                   twelve clips
     ROOT/Test/Test001_gt/001.bmp                the masks, named as their frames; all zero where a frame is normal
 
-ROOT is the folder `UCSDped2` of the archive. (Its `UCSDped1` has masks for some of the clips only, and is not read.)
+ROOT is the folder `UCSDped2` of the archive. (Its `UCSDped1` has masks for some of the clips only and is not read.)
 
 References:
     Mahadevan, Li, Bhalodia, Vasconcelos, Anomaly Detection in Crowded Scenes, CVPR 2010.
@@ -14,7 +14,7 @@ References:
 import os
 import pathlib
 
-from data.sets.in_place import NORMAL, InPlaceBuilder, have_defects, make_record, what_is_near
+from data.sets.in_place import NORMAL, InPlaceBuilder, Records, have_defects, make_record, what_is_near
 from draem_jax import images
 from draem_jax.errors import UserError
 
@@ -27,7 +27,7 @@ class Builder(InPlaceBuilder):
     Making a builder reads all the masks, to know which frames are normal: seconds.
     """
 
-    def _find_records(self, root):
+    def _find_records(self, root: str) -> Records:
         training = _list_frames(root, 'Train')
         test = _list_frames(root, 'Test')
         masks, frames = {}, []
@@ -53,7 +53,7 @@ class Builder(InPlaceBuilder):
         }
 
 
-def _list_frames(root, part):
+def _list_frames(root: str, part: str) -> list[str]:
     folder = os.path.join(root, part)
     paths = images.list_images(folder, allow_none=True)
     if not paths:

@@ -14,10 +14,11 @@ import csv
 import io
 import os
 import pathlib
+from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from data.sets.in_place import NORMAL, InPlaceBuilder, make_record, what_is_near
+from data.sets.in_place import NORMAL, InPlaceBuilder, Record, Records, make_record, what_is_near
 from draem_jax import storage
 from draem_jax.errors import UserError
 
@@ -44,12 +45,12 @@ class Builder(InPlaceBuilder):
     """One category: `tfds.load('visa/candle', data_dir=<the folder that holds 'candle' and 'split_csv'>)`.
 
     The option `split` names the table: '1cls' (the default), '2cls_highshot' or '2cls_fewshot'. The last two train on
-    defective images as well; those are in a split of their own, 'train_defective', for 'train' is what DRAEM takes.
+    defective images as well; these are in the split 'train_defective', because DRAEM takes all of 'train'.
     """
 
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=category) for category in CATEGORIES]  # noqa: RUF012
 
-    def _find_records(self, root, *, split='1cls'):
+    def _find_records(self, root: str, *, split: str = '1cls') -> Records:
         if split not in SPLITS:
             raise UserError(f"'visa' has no split '{split}'. Known: {', '.join(SPLITS)}.")
         above, category = os.path.split(root)
@@ -59,7 +60,7 @@ class Builder(InPlaceBuilder):
                 f"No table '{table}'. {what_is_near(table)} Is --config.dataset.root the folder that holds 'split_csv' "
                 f"and '{category}'?"
             )
-        records = {'train': [], 'train_defective': [], 'test': []}
+        records: Records = {'train': [], 'train_defective': [], 'test': []}
         for row in _rows(table):
             if row['object'] == category:
                 record = _record(root, above, row, table)
@@ -70,13 +71,13 @@ class Builder(InPlaceBuilder):
         return {part: sorted(rows, key=lambda record: record.filename) for part, rows in records.items() if rows}
 
 
-def _rows(table):
-    """The lines of a split table as dicts; a line that is not as expected is refused by its number."""
+def _rows(table: str) -> Iterator[dict[str, str]]:
+    """The lines of a split table as dicts; an error names the number of a line that is not as expected."""
     columns = ['object', 'split', 'label', 'image', 'mask']
     reader = csv.DictReader(io.StringIO(storage.read_bytes(table).decode('utf-8-sig'), newline=''))
     if reader.fieldnames != columns:
-        found = ', '.join(reader.fieldnames or ['nothing'])
-        raise UserError(f"'{table}': expected the columns {', '.join(columns)}, found {found}.")
+        actual = ', '.join(reader.fieldnames or ['nothing'])
+        raise UserError(f"'{table}': expected the columns {', '.join(columns)}, found {actual}.")
     for row in reader:
         if row['split'] not in ('train', 'test') or row['label'] not in _TYPES or not row['image']:
             raise UserError(
@@ -86,7 +87,7 @@ def _rows(table):
         yield row
 
 
-def _record(root, above, row, table):
+def _record(root: str, above: str, row: dict[str, str], table: str) -> Record:
     image = os.path.join(above, row['image'])
     defect_type = _TYPES[row['label']]
     mask = os.path.join(above, row['mask']) if defect_type != NORMAL and row['mask'] else None

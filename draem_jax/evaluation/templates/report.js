@@ -18,7 +18,7 @@ const images = data.images.map(([name, type, label, score, hasMask], index) => (
   file: `${data.pictureFolder}/${String(index).padStart(5, '0')}.jpg`,
 }));
 
-// The axis of the histogram, as draem_jax.charts has it.
+// The axis of the histogram, as draem_jax.evaluation.charts has it.
 const transformed = (value) => {
   if (data.axis.kind === 'linear') return value;
   const share = Math.min(Math.max(value, data.axis.low), data.axis.high);

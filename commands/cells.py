@@ -1,0 +1,87 @@
+"""The cells of a sweep: one run for each category and seed, in `<workdir>/<category>/seed_<n>/`."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from draem_jax import run_directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of a sweep."""
+
+    category: str
+    seed: int
+    workdir: pathlib.Path
+
+
+def list_cells(workdir: str | os.PathLike[str]) -> list[Cell]:
+    """The cells in a folder, sorted by category and seed; empty where the folder holds no sweep."""
+    cells = []
+    for path in pathlib.Path(workdir).glob('*/seed_*/config.json'):
+        number = path.parent.name.removeprefix('seed_')
+        if number.isdecimal():
+            cells.append(Cell(path.parent.parent.name, int(number), path.parent))
+    return sorted(cells, key=lambda cell: (cell.category, cell.seed))
+
+
+def read_results(cell: Cell, step: int) -> dict[str, Any] | None:
+    """What the results.json of a cell's checkpoint holds, or None while it has not been evaluated."""
+    path = run_directory.evaluation_folder(cell.workdir, step) / 'results.json'
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def read_last_results(cell: Cell) -> dict[str, Any] | None:
+    """What the results.json of a cell's last checkpoint holds, or None until training and evaluation have ended."""
+    step = run_directory.finished_step(cell.workdir)
+    return None if step is None else read_results(cell, step)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CellJob:
+    """A cell that is asked for: what its config.json is to hold, and the two commands that make it."""
+
+    cell: Cell
+    config: dict[str, Any]
+    train: list[str]
+    evaluate: list[str]
+
+    def __str__(self) -> str:
+        return f'{self.cell.category}, seed {self.cell.seed}'
+
+    @property
+    def log(self) -> pathlib.Path:
+        """The file that its processes write to."""
+        return self.cell.workdir / 'log.txt'
+
+    @property
+    def slurm_note(self) -> pathlib.Path:
+        """The file that holds the id of its last SLURM job."""
+        return self.cell.workdir / 'slurm_job.txt'
+
+    def is_trained(self) -> bool:
+        """Whether its training has ended, with exactly the config that is asked for now.
+
+        With another config train.py decides: it goes on to another length, refuses other values, or has nothing to do.
+        """
+        workdir = self.cell.workdir
+        return run_directory.finished_step(workdir) is not None and run_directory.read_config(workdir) == self.config
+
+    def is_evaluated(self) -> bool:
+        """Whether its last checkpoint has been evaluated in the way that is asked for now."""
+        results = read_last_results(self.cell)
+        return results is not None and results.get('options') == self.config['evaluation']
+
+    def is_finished(self) -> bool:
+        return self.is_trained() and self.is_evaluated()
+
+    def lacking_commands(self) -> Iterator[list[str]]:
+        """The commands still to be carried out. It looks for an evaluation only once the training has ended."""
+        if not self.is_trained():
+            yield self.train
+        if not self.is_evaluated():
+            yield self.evaluate

@@ -1,0 +1,49 @@
+"""A training of seconds learns to find defects: what breaks learning without any error shows here."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from tiny_training import draw_data_set, tiny_config
+
+import evaluate
+import train
+from draem_jax.model import networks
+from draem_jax.model.layers import max_pool2x2, upsample2x
+
+
+class Miniature(nn.Module):
+    """Both networks with one pooling each, of the blocks that the whole ones are made of: compiled in a moment."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image, *, train):
+        def block(x, width):
+            return networks.ConvBlock((width,), axis_name=self.axis_name)(x, train=train)
+
+        x = upsample2x(block(max_pool2x2(block(image, 8)), 16))
+        reconstruction = nn.Conv(3, (3, 3))(block(x, 8))
+        skip = block(jnp.concatenate([reconstruction, image], axis=-1), 8)
+        x = upsample2x(block(max_pool2x2(skip), 16))
+        return reconstruction, nn.Conv(2, (3, 3))(block(jnp.concatenate([x, skip], axis=-1), 8))
+
+
+def test_a_short_training_finds_defects_that_it_has_never_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, 'make_model', lambda axis_name=None, **model: Miniature(axis_name))
+    draw_data_set(tmp_path / 'data')
+    config = tiny_config(tmp_path / 'data')
+    config.dataset.texture_count = 32
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.decay_at = (0.6, 0.8)
+    config.training.batch_size = 8
+    config.training.steps = 150
+    config.training.log_every_steps = 50
+    config.training.checkpoint_every_steps = 0
+    config.training.validate_every_steps = 0
+    config.training.picture_every_steps = 0
+    config.evaluation.report = False
+    config.evaluation.sheet_rows = 0
+    train.train(config, str(tmp_path / 'run'))
+    metrics = evaluate.evaluate_checkpoint(str(tmp_path / 'run'))['metrics']
+    # Over six seeds 1.0 and 0.91 to 0.99; networks that do not learn stay near one half.
+    assert metrics['image_auroc'] >= 0.9
+    assert metrics['pixel_auroc'] >= 0.8
