@@ -108,8 +108,9 @@ def best_step(workdir: Workdir) -> int:
             'steps of checkpoints.'
         )
     best = max(candidates, key=lambda step: validated[step])
-    if devices.is_main():
-        print(f'Step {best} has the highest validation pixel AP, {validated[best]:.3f}, of {len(candidates)} on disk.')
+    devices.print_once(
+        f'Step {best} has the highest validation pixel AP, {validated[best]:.3f}, of {len(candidates)} on disk.'
+    )
     return best
 
 

@@ -242,8 +242,3 @@ def test_on_a_full_disk_a_save_fails_in_one_line_and_the_older_checkpoint_stays(
     assert checkpoints.list_steps(small_disk) == [2]
     (small_disk / 'filler').unlink()
     assert_is_of_step(resume(small_disk), 2)
-
-
-def test_another_failure_keeps_its_type(tmp_path):
-    with pytest.raises(ValueError, match='a bug'), run_directory.explaining_a_full_disk(tmp_path):
-        raise ValueError('a bug')

@@ -10,7 +10,7 @@ import evaluate
 from draem_jax import checkpoints, images, pictures, run_directory
 from draem_jax.errors import UserError
 from draem_jax.evaluation import curve, pixel_ranking, strips
-from draem_jax.evaluation.evaluate import predict_split, write_evaluation
+from draem_jax.evaluation.evaluate import defective_pixels, predict_split, write_evaluation
 
 SIZE = 32
 OPTIONS = {'mask_rule': 'half', 'aupro_max_fpr': 0.3, 'has_report': True, 'sheet_rows': 2}
@@ -105,6 +105,12 @@ def test_an_evaluation_that_fails_leaves_nothing_and_the_one_before_whole(tmp_pa
 def test_a_picture_that_cannot_be_written_is_no_silent_gap(tmp_path):
     with pixel_ranking.PixelRanking() as pixels, pytest.raises(OSError, match='nowhere'):
         predict_split(predict, None, make_batches(), pixels, picture_folder=tmp_path / 'nowhere')
+
+
+def test_half_and_full_mask_rules_differ_on_the_rim_only():
+    masks = np.array([0, 1, 127, 128, 254, 255], np.uint8)
+    assert defective_pixels(masks, 'half').tolist() == [0, 0, 0, 1, 1, 1]
+    assert defective_pixels(masks, 'full').tolist() == [0, 0, 0, 0, 0, 1]
 
 
 class FakeRun:

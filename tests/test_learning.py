@@ -6,6 +6,7 @@ from tiny_training import draw_data_set, tiny_config
 
 import evaluate
 import train
+from draem_jax import run_directory
 from draem_jax.model import networks
 from draem_jax.model.layers import max_pool2x2, upsample2x
 
@@ -38,12 +39,17 @@ def test_a_short_training_finds_defects_that_it_has_never_seen(tmp_path, monkeyp
     config.training.steps = 150
     config.training.log_every_steps = 50
     config.training.checkpoint_every_steps = 0
-    config.training.validate_every_steps = 0
+    config.training.validate_every_steps = 0  # At the end only.
+    config.training.validation_examples = 64
     config.training.picture_every_steps = 0
     config.evaluation.report = False
     config.evaluation.sheet_rows = 0
     train.train(config, str(tmp_path / 'run'))
     metrics = evaluate.evaluate_checkpoint(str(tmp_path / 'run'))['metrics']
-    # Over six seeds 1.0 and 0.91 to 0.99; networks that do not learn stay near one half.
+    validation = run_directory.read_training_log(tmp_path / 'run')[-1]
+    # Six seeds gave 0.92 or more. With a wrong loss, mask, update or score the image AUROC was 0.79 at most.
+    assert validation['validation/image_auroc'] >= 0.85
+    assert validation['validation/pixel_auroc'] >= 0.85
+    # Six seeds gave 1.0, and 0.84 or more. A network that has learned nothing may be lucky with one kind of defect.
     assert metrics['image_auroc'] >= 0.9
-    assert metrics['pixel_auroc'] >= 0.8
+    assert metrics['pixel_auroc'] >= 0.7

@@ -62,8 +62,9 @@ class Processes:
         """Returns once a file is there."""
         end = time.monotonic() + seconds
         while not path.exists():
-            assert time.monotonic() < end, self.said()
-            assert all(each.poll() is None for each in self._processes), self.said()
+            if time.monotonic() > end or any(each.poll() is not None for each in self._processes):
+                self.kill()  # They would go on without us.
+                pytest.fail(f'No {path}: {self.said()}')
             time.sleep(0.02)
 
     def send(self, index, number):
@@ -73,8 +74,11 @@ class Processes:
         try:
             return [each.wait(seconds) for each in self._processes]
         finally:
-            for each in self._processes:
-                each.kill()
+            self.kill()
+
+    def kill(self):
+        for each in self._processes:
+            each.kill()
 
     def said(self):
         return [file.read_text() for file in self._files]

@@ -151,3 +151,8 @@ def test_the_held_out_images_are_those_of_the_first_start(tmp_path):
     (tmp_path / 'held_out.json').write_text('{')
     with pytest.raises(UserError, match=r'held_out\.json'):
         run_directory.held_out(tmp_path)
+
+
+def test_another_failure_keeps_its_type(tmp_path):
+    with pytest.raises(ValueError, match='a bug'), run_directory.explaining_a_full_disk(tmp_path):
+        raise ValueError('a bug')

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import ndimage, special
 
-from draem_jax.evaluation import evaluate
 from draem_jax.model import scoring
 
 RANDOM = np.random.default_rng(0)
@@ -20,9 +19,3 @@ def test_image_score_is_the_highest_mean_with_zeros_outside(window):
     maps = RANDOM.uniform(0, 1, (3, 24, 40)).astype(np.float32)
     expected = [ndimage.uniform_filter(m.astype(np.float64), window, mode='constant').max() for m in maps]
     np.testing.assert_allclose(scoring.image_score(maps, window), expected, rtol=1e-5)
-
-
-def test_half_and_full_mask_rules_differ_on_the_rim_only():
-    masks = np.array([0, 1, 127, 128, 254, 255], np.uint8)
-    assert evaluate.defective_pixels(masks, 'half').tolist() == [0, 0, 0, 1, 1, 1]
-    assert evaluate.defective_pixels(masks, 'full').tolist() == [0, 0, 0, 0, 0, 1]
