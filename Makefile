@@ -11,8 +11,8 @@ quickstart: .venv/run  ## Train on the embedded default and evaluate: minutes on
 	.venv/bin/python train.py --config=configs/quickstart.py:$(CATEGORY) --workdir=$(RUN)
 	.venv/bin/python evaluate.py --workdir=$(RUN)
 
-test: .venv/dev  ## Run the tests.
-	.venv/bin/python -m pytest
+test: .venv/dev  ## Run the tests, two files at a time.
+	.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 check: .venv/dev  ## Run the linter and the type checker.
 	.venv/bin/ruff check .

@@ -58,7 +58,7 @@ class Processes:
             for index, file in enumerate(self._files)
         ]
 
-    def wait_for(self, path, seconds=120):
+    def wait_for(self, path, seconds=300):
         """Returns once a file is there."""
         end = time.monotonic() + seconds
         while not path.exists():
@@ -70,7 +70,7 @@ class Processes:
     def send(self, index, number):
         self._processes[index].send_signal(number)
 
-    def exit_codes(self, seconds=120):
+    def exit_codes(self, seconds=300):
         try:
             return [each.wait(seconds) for each in self._processes]
         finally:
