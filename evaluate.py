@@ -26,7 +26,7 @@ from tqdm import tqdm
 from commands import command_line, config_checks, sweep_table
 from commands.cells import list_cells, read_results
 from data import streaming
-from data.held_out_test import Test, open_tests
+from data.evaluation_sets import EvaluationSet, open_evaluation_sets
 from draem_jax import checkpoints, devices, run_directory
 from draem_jax.detection import calibration
 from draem_jax.errors import UserError
@@ -186,7 +186,7 @@ def make_evaluate(workdir: Workdir, changes: Changes | None = None) -> Callable[
     size = tuple(dataset.image_size)
     trained_on = own_config['dataset']['category']
     is_unified = dataset.name != 'folder' and (trained_on == 'all' or ',' in trained_on)
-    tests = open_tests(dataset, config.synthesis, run_directory.held_out(workdir))
+    tests = open_evaluation_sets(dataset, config.synthesis, run_directory.held_out(workdir))
     model = networks.make_model(**config.model)
     predict = devices.parallel_predict(scoring.make_predict(model, score_window=options.score_window))
     check_files = functools.cache(functools.partial(_read_all, tests))
@@ -232,14 +232,14 @@ def make_evaluate(workdir: Workdir, changes: Changes | None = None) -> Callable[
     return evaluate
 
 
-def _read_all(tests: Mapping[str, Test]) -> None:
+def _read_all(tests: Mapping[str, EvaluationSet]) -> None:
     """Reads every image once before anything is computed, so a damaged file shows at once, not after an hour."""
     for test in tests.values():
         for _ in tqdm(test.read(), 'Reading images', test.count, unit='image', leave=False, disable=None):
             pass
 
 
-def _about(workdir: Workdir, step: int, config: ConfigDict, category: str, test: Test) -> dict[str, Any]:
+def _about(workdir: Workdir, step: int, config: ConfigDict, category: str, test: EvaluationSet) -> dict[str, Any]:
     """What results.json begins with: which checkpoint was tested on which images, and how."""
     calibrated, note = calibration.find(workdir, step=step, score_window=config.evaluation.score_window, tile=0)
     thresholds = {level: calibrated and calibrated[level]['threshold'] for level in ('image', 'pixel')}

@@ -5,7 +5,7 @@ import pytest
 from trees import draw_textures, write_image
 
 from configs import default
-from data import held_out_test, inputs
+from data import evaluation_sets, inputs
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +21,7 @@ def loaded(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def examples(loaded):
-    return held_out_test.make_examples(loaded, **default.get_config().synthesis)
+    return evaluation_sets.make_examples(loaded, **default.get_config().synthesis)
 
 
 def test_the_three_sets_of_normal_images_are_disjoint_and_complete(loaded):
@@ -51,6 +51,6 @@ def test_every_anomaly_lies_on_a_held_out_image_where_its_mask_says(loaded, exam
 
 
 def test_it_is_the_same_every_time(loaded, examples):
-    again = held_out_test.make_examples(loaded, **default.get_config().synthesis)
+    again = evaluation_sets.make_examples(loaded, **default.get_config().synthesis)
     for one, other in zip(examples, again, strict=True):
         np.testing.assert_array_equal(one['image'], other['image'])

@@ -1,4 +1,4 @@
-"""What a run is tested on: the test split or, for a folder of good images alone, images held out of training.
+"""What a run is evaluated on: the test split or, for a folder of good images alone, images held out of training.
 
 Anomalies are simulated on the held-out images, as in training. So they tell whether the training went well, but not how
 well real defects are found.
@@ -28,8 +28,8 @@ _MIN_ANOMALIES = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Test:
-    """What one category is tested on.
+class EvaluationSet:
+    """What one category is evaluated on.
 
     Attributes:
         count: number of examples.
@@ -44,10 +44,10 @@ class Test:
     note: str | None = None
 
 
-def open_tests(
+def open_evaluation_sets(
     dataset: Mapping[str, Any], synthesis: Mapping[str, Any], held_out: inputs.HeldOutNames | None
-) -> dict[str, Test]:
-    """What a config's data set is tested on.
+) -> dict[str, EvaluationSet]:
+    """What a run on a config's data set is evaluated on.
 
     Args:
         dataset: the config's section of that name.
@@ -55,7 +55,7 @@ def open_tests(
         held_out: which images the run keeps out of training, as `Inputs.held_out_names`, or None.
 
     Returns:
-        {category: Test}.
+        {category: EvaluationSet}.
 
     Raises:
         UserError: a category has no test images, and none were held out.
@@ -74,14 +74,14 @@ def open_tests(
             'A new run with --config.dataset.test_fraction=0.1 keeps some for the test, to simulate anomalies on.'
         )
     examples = make_examples(inputs.load(**dataset, pinned=held_out), **synthesis)
-    return {category: Test(len(examples), lambda: examples, split='simulated', note=NOTE)}
+    return {category: EvaluationSet(len(examples), lambda: examples, split='simulated', note=NOTE)}
 
 
-def _open_split(builder: tfds.core.DatasetBuilder, dataset: Mapping[str, Any]) -> Test:
+def _open_split(builder: tfds.core.DatasetBuilder, dataset: Mapping[str, Any]) -> EvaluationSet:
     streaming.prepare(builder)
     height, width = dataset['image_size']
     read = functools.partial(streaming.read_split, builder, 'test', (height, width), antialias=dataset['antialias'])
-    return Test(streaming.count_examples(builder, 'test'), read)
+    return EvaluationSet(streaming.count_examples(builder, 'test'), read)
 
 
 def make_examples(loaded: inputs.Inputs, **synthesis: Any) -> list[Example]:
