@@ -186,7 +186,7 @@ def make_evaluate(workdir: Workdir, changes: Changes | None = None) -> Callable[
     size = tuple(dataset.image_size)
     trained_on = own_config['dataset']['category']
     is_unified = dataset.name != 'folder' and (trained_on == 'all' or ',' in trained_on)
-    tests = open_evaluation_sets(dataset, config.synthesis, run_directory.held_out(workdir))
+    tests = open_evaluation_sets(dataset, config.synthesis, functools.partial(run_directory.held_out, workdir))
     model = networks.make_model(**config.model)
     predict = devices.parallel_predict(scoring.make_predict(model, score_window=options.score_window))
     check_files = functools.cache(functools.partial(_read_all, tests))

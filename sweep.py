@@ -21,7 +21,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
@@ -89,7 +89,7 @@ def run_cells(
     return int(bool(failed))
 
 
-def write_table(workdir: str | os.PathLike[str], left_out: Iterable[CellJob] = ()) -> None:
+def write_table(workdir: str | os.PathLike[str], left_out: Sequence[CellJob] = ()) -> None:
     """Writes and prints the table of all finished cells in a sweep's folder, where there are any."""
     evaluated = []
     for cell in list_cells(workdir):

@@ -89,6 +89,9 @@ def open_log(cell_job: CellJob) -> TextIO:
 
     The lock holds as long as this process, or one that it started, has the log open. When a sweep is killed and its
     processes live on, the next sweep therefore leaves their cells alone.
+
+    Raises:
+        UserError: another process holds the lock, or the log cannot be written.
     """
     try:
         log = cell_job.log.open('a', buffering=1)

@@ -1,4 +1,4 @@
-"""Flags and exit codes of the scripts: 0 for done; for the others, each with one line, see draem_jax.errors."""
+"""Flags and exit codes of the scripts. 0 is done; draem_jax.errors holds the others, each of which prints one line."""
 
 import itertools
 import os
@@ -14,11 +14,11 @@ from commands import config_checks
 from configs import default
 from draem_jax.errors import Preempted, UserError
 
-# TensorFlow reads these when it is imported. It shall print nothing beside our own lines. It announces oneDNN at every
-# log level, so oneDNN is off; the pipeline is as fast without.
+# TensorFlow reads these when it is imported, and then prints nothing among our own lines. It announces oneDNN at every
+# log level, so oneDNN is off; the pipeline is as fast without it.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-# With this TensorFlow imports Keras only when Keras is used. Keras imports scikit-learn and SciPy's statistics.
+# With this set, TensorFlow imports Keras only when Keras is used. Keras imports scikit-learn and SciPy's statistics.
 os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
 

@@ -14,7 +14,7 @@ Rule = tuple[Callable[[Any], bool], str]
 _positive: Rule = (lambda value: value > 0, 'a number above 0')
 _at_least_0: Rule = (lambda value: value >= 0, '0 or more')
 _at_least_1: Rule = (lambda value: value >= 1, '1 or more')
-# data.synthesis checks the sizes and probabilities of the section `synthesis`.
+# data.synthesis.options.check_options checks the section `synthesis`.
 _RULES: dict[str, Rule] = {
     'dataset.image_size': (
         lambda size: len(size) == 2 and all(isinstance(side, int) and side >= 32 and side % 32 == 0 for side in size),

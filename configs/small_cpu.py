@@ -18,8 +18,8 @@ The set is hard: some good images show marks that a person would call defects to
 and the largest defects are bands of another brightness, to which neither network reacts.
 
 The changes of this config were never chosen on the test images. Tiles stand upright, so they are not rotated. Size and
-window did best on held-out normal images with drawn defects (benchmarks/held_out_defects.py), which another process
-makes than the one that makes the training's anomalies.
+window did best on held-out normal images with drawn defects (benchmarks/held_out_defects.py). Another process draws
+these than the one that makes the training's anomalies.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """What a run is evaluated on: the test split or, for a folder of good images alone, images held out of training.
 
-Anomalies are simulated on the held-out images, as in training. So they tell whether the training went well, but not how
-well real defects are found.
+Anomalies are simulated on the held-out images, as in training. Results on them tell whether the training went well, but
+not how well real defects are found.
 """
 
 import dataclasses
@@ -45,14 +45,17 @@ class EvaluationSet:
 
 
 def open_evaluation_sets(
-    dataset: Mapping[str, Any], synthesis: Mapping[str, Any], held_out: inputs.HeldOutNames | None
+    dataset: Mapping[str, Any],
+    synthesis: Mapping[str, Any],
+    read_held_out: Callable[[], inputs.HeldOutNames | None],
 ) -> dict[str, EvaluationSet]:
     """What a run on a config's data set is evaluated on.
 
     Args:
         dataset: the config's section of that name.
         synthesis: likewise; it says which anomalies are simulated where the data set has no test images.
-        held_out: which images the run keeps out of training, as `Inputs.held_out_names`, or None.
+        read_held_out: returns which images the run keeps out of training, as `Inputs.held_out_names`, or None; called
+            only if there are no test images.
 
     Returns:
         {category: EvaluationSet}.
@@ -68,6 +71,7 @@ def open_evaluation_sets(
         return tests
     if len(tests) > 1:
         raise UserError(f"No test images of {', '.join(without)} in '{root}', so there is nothing to measure.")
+    held_out = read_held_out()
     if not held_out or not held_out.get(category, {}).get('test'):
         raise UserError(
             f"No test images in '{root}': it holds good images alone, and this run was trained on all of them. "

@@ -9,11 +9,11 @@ import tensorflow_datasets as tfds
 
 from data import inspection, streaming
 from data.banks import Bank, Joined, check_memory, gigabytes
-from data.normals import load_normals
+from data.normals import SplitNames, load_normals
 from data.sets.builders import make_builders
 from data.textures import texture_loader
 
-HeldOutNames = Mapping[str, Mapping[str, Sequence[str]]]  # {category: {'validation': names, 'test': names}}
+HeldOutNames = Mapping[str, SplitNames]  # by category
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _join(banks: Sequence[Bank]) -> Bank:
 
 
 def _find_warnings(builders: Iterable[tfds.core.DatasetBuilder], *, has_test: bool) -> tuple[str, ...]:
-    """What the data sets lack, each sentence once; that there are no test images only where none were kept apart."""
-    findings = [finding for builder in builders for finding in inspection.check_list(builder)]
+    """What the data sets lack, each sentence once. A lack of test images is left out where `has_test`."""
+    findings = [finding for builder in builders for finding in inspection.check_without_reading(builder)]
     texts = [finding.text for finding in findings if not (has_test and finding.kind == inspection.NO_TEST)]
     return tuple(dict.fromkeys(texts))

@@ -101,7 +101,7 @@ def check(builder: tfds.core.DatasetBuilder) -> Report:
     )
 
 
-def check_list(builder: tfds.core.DatasetBuilder) -> list[Finding]:
+def check_without_reading(builder: tfds.core.DatasetBuilder) -> list[Finding]:
     """What a data set lacks as a whole, which can be said without opening a file."""
     if not isinstance(builder, InPlaceBuilder):
         return []

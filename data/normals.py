@@ -13,6 +13,8 @@ from draem_jax.errors import UserError
 from draem_jax.storage import stamp
 from draem_jax.threads import map_ahead
 
+SplitNames = Mapping[str, Sequence[str]]  # {'validation': file names, 'test': file names}
+
 
 def load_normals(
     builder: tfds.core.DatasetBuilder,
@@ -24,7 +26,7 @@ def load_normals(
     skip_unreadable: bool = False,
     cache: str = 'memory',
     cache_folder: str = '',
-    pinned: Mapping[str, Sequence[str]] | None = None,
+    pinned: SplitNames | None = None,
 ) -> tuple[Bank, Bank, Bank, dict[str, list[str]]]:
     """The normal training images, split in three: to train on, to validate with, and to test on.
 
@@ -155,9 +157,7 @@ def split_indices(
     return np.sort(training), np.sort(validation), np.sort(test)
 
 
-def split_by_names(
-    names: Sequence[str], pinned: Mapping[str, Sequence[str]]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_by_names(names: Sequence[str], pinned: SplitNames) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `split_indices`, with the images of validation and test given by name.
 
     Args:

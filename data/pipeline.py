@@ -56,7 +56,7 @@ def training_batches(
 
 
 def examples(images: Bank, textures: Bank | str, *, seed: int, positions: Iterable[int], **options: Any) -> Batch:
-    """The training examples at some positions: the same that every training of this seed and these banks takes there.
+    """The training examples at some positions, as a training with the same seed, banks and options takes them.
 
     Args:
         images, textures, seed, **options: as for `training_batches`.
@@ -94,7 +94,7 @@ def _untuned() -> tf.data.Options:
 def _iterate(
     dataset: tf.data.Dataset, banks: tuple[Bank | str, ...], tensorflow_error: type[Exception]
 ) -> Generator[Batch, None, None]:
-    """The batches; where a file cannot be decoded, the bank's own error instead of TensorFlow's."""
+    """Yields the batches. If a file cannot be decoded, it raises the bank's own error instead of TensorFlow's."""
     try:
         yield from dataset.as_numpy_iterator()
     except tensorflow_error:
@@ -106,7 +106,7 @@ def _iterate(
 
 
 # TensorFlow's threads take images from Python. At the end of the program they would wait for the interpreter, and the
-# interpreter for them; so all open iterators are closed before.
+# interpreter for them, so `_close_all` closes all open iterators first.
 _open: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
 
 

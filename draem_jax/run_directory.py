@@ -22,7 +22,7 @@ from typing import Any
 from draem_jax.errors import UserError
 
 Config = dict[str, Any]  # {section: {field: plain value}}
-HeldOutNames = Mapping[str, Mapping[str, Sequence[str]]]  # as in data.inputs
+HeldOutNames = Mapping[str, Mapping[str, Sequence[str]]]  # {category: {'validation': names, 'test': names}}
 
 SCHEMA = 1
 _FINISHED = 'finished.json'

@@ -11,6 +11,7 @@ class Drawn(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A data set that TFDS prepares and keeps, as `simulated` is: what `draw_tree` draws."""
 
     VERSION = tfds.core.Version('1.0.0')
+    source = ''  # the folder that `draw_tree` drew; each test sets it
 
     def _info(self):
         features = {

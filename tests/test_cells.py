@@ -1,4 +1,4 @@
-"""The cells of a sweep are known again by the layout of its folder."""
+"""The cells of a sweep are recognised by the layout of its folder."""
 
 from commands.cells import list_cells
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPTS = {path.stem for path in ROOT.glob('*.py')}
 OURS = SCRIPTS | {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.rglob('*.py'))}
-# What lies beside the rooms of draem_jax: for all of them.
+# The modules directly in draem_jax. All of its subpackages, the rooms, may import them.
 SHARED = {f'draem_jax.{path.stem}' for path in (ROOT / 'draem_jax').glob('*.py') if path.stem != '__init__'}
 PACKAGES = ('draem_jax', 'data', 'configs', 'commands')
 
@@ -80,13 +80,13 @@ def test_imports_are_found_wherever_they_stand(source, names):
         ('commands', {'commands', 'configs', 'draem_jax'}),
     ],
 )
-def test_of_our_own_files_a_library_imports_only_those_below_it(folder, allowed):
-    found = [(file, name) for file, name in imports_of(folder) if is_within(name, OURS)]
-    assert found, f'nothing to check in {folder}'
-    assert [(file, name) for file, name in found if not is_within(name, allowed)] == []
+def test_each_package_imports_only_those_of_ours_that_are_below_it(folder, allowed):
+    ours = [(file, name) for file, name in imports_of(folder) if is_within(name, OURS)]
+    assert ours, f'nothing to check in {folder}'
+    assert [(file, name) for file, name in ours if not is_within(name, allowed)] == []
 
 
-def test_what_the_rooms_share_imports_none_of_them():
+def test_modules_directly_in_draem_jax_import_none_of_its_subpackages():
     rooms = {f'draem_jax.{path.name}' for path in (ROOT / 'draem_jax').iterdir() if path.is_dir()}
     assert [
         (name, imported)

@@ -21,9 +21,12 @@ def test_gpus_are_shared_out_by_the_names_they_have(devices_per_run, visible, ex
     assert shared_out == [{'CUDA_VISIBLE_DEVICES': ids} for ids in expected]
 
 
-def test_all_devices_are_one_slot_and_more_or_those_of_a_tpu_none():
+def test_all_devices_make_one_slot():
     assert slots(0, lambda: pytest.fail('Nobody needs to know.')) == [{}]
     assert slots(4, lambda: ('tpu', 4)) == [{}]
+
+
+def test_more_devices_than_there_are_and_parts_of_a_tpu_are_refused():
     with pytest.raises(UserError, match=r'--devices_per_run=5: this machine has 4 \(gpu\)'):
         slots(5, lambda: ('gpu', 4))
     with pytest.raises(UserError, match=r'4 tpu devices .* not shared out'):

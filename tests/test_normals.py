@@ -29,7 +29,7 @@ def test_normals_are_split_into_training_and_validation_without_loss(builder):
 
 
 def test_a_prepared_data_set_gives_the_normals_of_the_same_files_in_place(builder, tmp_path, monkeypatch):
-    monkeypatch.setattr(Drawn, 'source', builder.data_dir, raising=False)
+    monkeypatch.setattr(Drawn, 'source', builder.data_dir)
     prepared = Drawn(data_dir=str(tmp_path / 'prepared'))
     streaming.prepare(prepared)
     expected = [greys(bank) for bank in load_normals(builder, SIZE, validation_fraction=0.25)[:2]]

@@ -34,8 +34,8 @@ def test_examples_come_in_the_order_of_the_records_and_resized(builder):
     assert {example['mask'].shape for example in examples} == {(*SIZE, 1)}
 
 
-def test_a_prepared_data_set_reads_as_the_same_files_in_place_do(builder, tmp_path):
-    Drawn.source = builder.data_dir
+def test_a_prepared_data_set_reads_as_the_same_files_in_place_do(builder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Drawn, 'source', builder.data_dir)
     drawn = Drawn(data_dir=str(tmp_path / 'prepared'))
     streaming.prepare(drawn)
     for split in ('train', 'test'):
@@ -49,7 +49,7 @@ def test_a_prepared_data_set_reads_as_the_same_files_in_place_do(builder, tmp_pa
 
 
 def test_a_data_set_that_another_process_prepares_meanwhile_is_read(builder, tmp_path, monkeypatch):
-    monkeypatch.setattr(Drawn, 'source', builder.data_dir, raising=False)
+    monkeypatch.setattr(Drawn, 'source', builder.data_dir)
     slow, fast = Drawn(data_dir=str(tmp_path / 'kept')), Drawn(data_dir=str(tmp_path / 'kept'))
     generate = slow._generate_examples
 

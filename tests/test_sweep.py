@@ -133,7 +133,8 @@ def test_being_asked_to_stop_is_passed_on_and_the_next_start_goes_on(swept, caps
     with pytest.raises(Preempted, match='Stopped with 2 of 2 cells left') as caught:
         swept.run('wood,metal')
     assert caught.value.exit_code == 42
-    assert swept.wrote('stopped') == 'True'  # Of a session of its own, so Ctrl-C reached it through the sweep alone.
+    # It has a session of its own, so Ctrl-C reached it only through the sweep.
+    assert swept.wrote('stopped') == 'True'
     assert 'wood, seed 0: stopped after' in capsys.readouterr().out
     assert swept.commands('wood/seed_0') == ['train']
     assert swept.commands('metal/seed_0') == []

@@ -11,7 +11,7 @@ import pathlib
 import sys
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # Python itself looks beside this file only.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # Python looks only in tools/.
 
 from absl import flags
 from tqdm import tqdm

@@ -11,7 +11,7 @@ import itertools
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # Where the packages are.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # Python looks only in tools/.
 
 from absl import flags
 from ml_collections import ConfigDict

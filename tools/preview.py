@@ -11,7 +11,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # Python looks only in tools/.
 
 import numpy as np
 from absl import flags
@@ -75,8 +75,8 @@ def describe(anomalous: np.ndarray, areas: np.ndarray) -> str:
     """One line about masks.
 
     Args:
-        anomalous: bool [N], whether an example should have one.
-        areas: [N], the part of the image that it covers.
+        anomalous: bool [N], whether an example should have a mask.
+        areas: [N], the part of the image that its mask covers.
     """
     line = f'Of {len(areas)} examples {(~anomalous).sum()} are clean on purpose, '
     line += f'{(anomalous & (areas == 0)).sum()} have a mask that came out empty'

@@ -158,7 +158,7 @@ def features(size: tuple[int | None, int | None] = (None, None)) -> tfds.feature
 
 
 def set_splits(info: tfds.core.DatasetInfo, counts: Mapping[str, int]) -> None:
-    """Tells a `DatasetInfo` of splits that TFDS keeps no files of: {name: number of examples}."""
+    """Gives a `DatasetInfo` splits for which TFDS has no files of its own: {name: number of examples}."""
     splits = [
         tfds.core.SplitInfo(
             name=name,
@@ -227,7 +227,7 @@ class InPlaceBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type:
                 raise UserError(f"'{self.name}' has no option '{name}'. Known: {', '.join(known) or 'none'}.")
         self._options = options
         super().__init__(data_dir=data_dir, config=config, version=version)
-        self._original_state |= options  # From these pickle makes the builder again.
+        self._original_state |= options  # Pickle makes the builder again from these.
 
     @abc.abstractmethod
     def _find_records(self, root: str) -> Records:

@@ -116,7 +116,7 @@ def make_example(
             rotation_degrees=mask_rotation_degrees,
         )
         if foreground_threshold:
-            # Taken before the rotation, whose black corners would count as the object or hide it.
+            # The foreground is found before the rotation, whose black corners would count as the object or hide it.
             mask *= rotate_by_chance(255 * masks.foreground(given, foreground_threshold)) // 128
         is_grey = match_grey and tf.reduce_all(image == image[..., :1])
         texture, share = _draw_texture(texture_key, textures, images, index, given, opacity)

@@ -46,7 +46,7 @@ def check_options(
         f'0 to {len(operations)}, the number of synthesis.operations, which are drawn without replacement',
     )
     _require(mask_source in masks.SOURCES, 'mask_source', mask_source, f'one of {", ".join(masks.SOURCES)}')
-    # Corners that the rotation uncovers are 0 and must not count; no noise exceeds 1.
+    # Below 0 the corners would count, which a rotation fills with 0; no noise exceeds 1.
     _require_range('mask_threshold', mask_threshold, 0.0, 1.0)
     _require(
         mask_threshold[0] < 1.0, 'mask_threshold', mask_threshold, 'a lowest value below 1, which no noise exceeds'
