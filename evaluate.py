@@ -2,11 +2,11 @@
 
     python evaluate.py --workdir=runs/quickstart
     python evaluate.py --workdir=runs/quickstart --step=all     every checkpoint, and a curve over them
-    python evaluate.py --workdir=runs/quickstart --step=best    the best one on held-out normal images, if asked for
+    python evaluate.py --workdir=runs/quickstart --step=best    the best one in the validations of the training
     python evaluate.py --workdir=runs/quickstart --watch        each new checkpoint, until the training has ended
     python evaluate.py --workdir=runs/mvtec                     each run of a sweep, and the table of all
 
-Several processes share the predictions where each has the flags that train.py takes for this (--distributed and so on).
+Several processes share the predictions if each gets the flags that train.py takes for this (--distributed and so on).
 
 Writes results.json, results.csv, scores.csv, picture sheets and report/index.html to <workdir>/evaluation/<step>/. The
 newest checkpoint counts unless --step names another; nothing is selected on the test images.
@@ -120,7 +120,7 @@ def evaluate_sweep(workdir: Workdir, changes: Changes | None = None) -> int:
     A run that has already been evaluated is passed over, unless there are `changes`.
 
     Returns:
-        The exit code: 1 where a run could not be evaluated, which does not stop the others.
+        The exit code: 1 if a run could not be evaluated. The others are evaluated all the same.
     """
     evaluated, failures = [], 0
     for cell in list_cells(workdir):
@@ -149,7 +149,7 @@ def watch(workdir: Workdir, changes: Changes | None = None, every_seconds: float
     """
     evaluate, done = make_evaluate(workdir, changes), set[int]()
     while True:
-        last_step = run_directory.finished_step(workdir)  # Read before the list, which then must hold it.
+        last_step = run_directory.finished_step(workdir)  # Read first, so that the list below holds it.
         steps = checkpoints.list_steps(workdir)
         if last_step is not None and last_step not in steps:
             raise UserError(f"'{workdir}' has ended at step {last_step}, but holds no checkpoint of it.")
@@ -174,8 +174,8 @@ def make_evaluate(workdir: Workdir, changes: Changes | None = None) -> Callable[
     """Prepares what all checkpoints of a run share.
 
     Returns:
-        evaluate(step), which evaluates a checkpoint (None for the newest) and returns what results.json holds. Of
-        several processes only the one that writes gets it back; the others, which help to predict, get an empty dict.
+        evaluate(step), which evaluates a checkpoint (None for the newest) and returns what results.json holds. If there
+        are several processes, only the main one gets it; the others help to predict and get an empty dict.
     """
     own_config = run_directory.read_config(workdir)
     config = config_checks.config_of_run(own_config, changes or {})
@@ -189,6 +189,7 @@ def make_evaluate(workdir: Workdir, changes: Changes | None = None) -> Callable[
     tests = open_evaluation_sets(dataset, config.synthesis, functools.partial(run_directory.held_out, workdir))
     model = networks.make_model(**config.model)
     predict = devices.parallel_predict(scoring.make_predict(model, score_window=options.score_window))
+    # Cached, so that the files are read only once, before the first checkpoint.
     check_files = functools.cache(functools.partial(_read_all, tests))
 
     def evaluate(step: int | None) -> Results:

@@ -42,7 +42,7 @@ from draem_jax.training.throughput import Throughput
 from draem_jax.training.update import make_update
 
 _PICTURE_ROWS = 6
-_VALIDATION_SEED = 2**31 - 1  # The same examples whatever the seed of the training, which never sees them.
+_VALIDATION_SEED = 2**31 - 1  # All runs validate on the same examples. No training may have this seed (config_checks).
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
         devices.connect(**hosts)
     try:
         train(flags.FLAGS.config, flags.FLAGS.workdir, profile_steps)
-    except Diverged:  # All processes see it at the same step. If one ended before the others, they would end with it.
+    except Diverged:  # All processes see it at the same step. They wait, for one that left early would end the others.
         devices.wait_for_all('divergence')
         raise
     devices.wait_for_all('the end')
@@ -85,8 +85,8 @@ def train(config: ConfigDict, workdir: str, profile_steps: tuple[int, int] | Non
     if devices.is_main():
         run_directory.write_held_out(workdir, loaded.held_out_names)
     with devices.explaining_lost_processes(), run_directory.explaining_a_full_disk(workdir):
-        last_step = run_steps(config, workdir, loaded, total_steps, profile_steps)
-        if not run_directory.is_finished(workdir):
+        last_step, has_trained = run_steps(config, workdir, loaded, total_steps, profile_steps)
+        if has_trained or not run_directory.is_finished(workdir):
             calibrate(config, workdir, last_step, loaded.held_out)
             if devices.is_main():
                 run_directory.write_finished(workdir, last_step)
@@ -95,8 +95,11 @@ def train(config: ConfigDict, workdir: str, profile_steps: tuple[int, int] | Non
 
 def run_steps(
     config: ConfigDict, workdir: str, loaded: inputs.Inputs, total_steps: int, profile_steps: tuple[int, int] | None
-) -> int:
-    """Makes the steps that remain, with all that is due in between; returns the number of the last one.
+) -> tuple[int, bool]:
+    """Makes the steps that remain, with all that is due in between.
+
+    Returns:
+        The number of the last step, and whether any was made in this call.
 
     Raises:
         Diverged, Preempted: as `train`.
@@ -111,7 +114,7 @@ def run_steps(
         steps_done = int(state.step)
         if steps_done >= total_steps:
             devices.print_once(f'Nothing to do: step {steps_done} of {total_steps} is done.')
-            return steps_done
+            return steps_done, False
         if devices.is_main():
             run_directory.remove_finished(workdir)
         update = make_update(model, optimizer, slices=options.accumulation_slices, **config.loss)
@@ -159,7 +162,7 @@ def run_steps(
             f'Stopped by {interruption.signal or "a signal to another process"}: step {step.number} of {total_steps} '
             'is saved. Start again with the same flags to go on.'
         )
-    return total_steps
+    return total_steps, True
 
 
 def calibrate(config: ConfigDict, workdir: str, step: int, held_out: Bank) -> None:

@@ -58,7 +58,7 @@ def make_bank(
     """A bank that keeps its images as the config's `dataset.cache` says.
 
     Args:
-        decode_all: returns the images, uint8 [H, W, 3], in order; not called for 'none', nor if they are on disk already.
+        decode_all: returns the images, uint8 [H, W, 3], in order; not called for 'none' or if they are on disk already.
         shape: [N, H, W, 3].
         cache: one of `CACHES`.
         cache_folder: as `folder` of `on_disk`.

@@ -209,14 +209,14 @@ def _open(
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-    """Keeps Orbax's lines out of the log: it spends hundreds on a failure, which it raises too."""
+    """False for Orbax's own lines: it logs a failure in hundreds of them, and raises it too."""
     return f'{os.sep}orbax{os.sep}' not in record.pathname
 
 
 def _newest_intact(
     manager: ocp.CheckpointManager, restore: Callable[[int], Tree]
 ) -> tuple[Any, Tree, list[tuple[DamagedCheckpointError, int]]]:
-    """(step, `restore(step)`, damaged) of the newest checkpoint that `restore` reads without a damage.
+    """(step, `restore(step)`, damaged) of the newest checkpoint that `restore` reads without finding damage.
 
     `damaged` lists (error, step) of those newer than it. Without any checkpoint: (None, None, []).
     """

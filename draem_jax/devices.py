@@ -104,7 +104,7 @@ def make_deterministic() -> None:
 
 
 def exit_process(code: int) -> NoReturn:
-    """Ends this process after an error. One of several ends abruptly: the usual way out would wait for all others."""
+    """Ends this process after an error. One of several ends at once: a normal exit would wait for the others."""
     if jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -127,7 +127,7 @@ def explaining_lost_processes() -> Iterator[None]:
 
 
 def wait_for_all(name: str) -> None:
-    """Waits until every process has called this, with the same `name`. An error names the two if they differ."""
+    """Waits until every process has called this, with the same `name`. If the names differ, an error shows both."""
     if process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
@@ -148,10 +148,10 @@ def parallel_update(update: Callable[[Tree, Tree], tuple[Tree, Tree]]) -> Callab
 
     Returns:
         run(state, batch, asks_to_stop=False) -> (state, metrics, stops).
-        The state is donated: the new one, of the same shapes, takes its memory. It needs no copy if it is as
-        `replicate` gives it. The batch has a leading axis of this process's devices ([d, B/D, ...], see `split`).
-        `stops` is the same in all processes at the same step. A single process gets back what it asks. Several learn
-        whether any of them asked in the step before, because the answer travels with the step.
+        The state is donated: the new one, of the same shapes, takes its memory. A state from `replicate` needs no copy.
+        The batch has a leading axis of this process's devices ([d, B/D, ...], see `split`).
+        `stops` is the same in all processes at the same step. With one process it is `asks_to_stop`. With several it
+        says whether any of them asked in the step before, because the question travels with the step.
     """
 
     def update_and_ask(state: Tree, batch: Tree, asks_to_stop: jax.Array) -> tuple[Tree, Tree, jax.Array]:

@@ -1,4 +1,4 @@
-"""Why a script ends before its work is done, each with its exit code."""
+"""The exceptions that end a script before its work is done, each with its exit code."""
 
 
 class UserError(ValueError):

@@ -189,8 +189,9 @@ def _decode(path: str | os.PathLike[str]) -> np.ndarray:
 def _claimed_size(data: bytes) -> tuple[int, int]:
     """(width, height) as the header of a PNG, JPEG, BMP or TIFF file claims; (0, 0) where Pillow cannot read it.
 
-    OpenCV then says what is wrong. `PIL.Image.open` would refuse large files without telling their size, so the classes
-    of the formats are called directly. That of WebP refuses them too, so it is left out: OpenCV stops at 2^30 pixels.
+    OpenCV then says what is wrong, or stops at its own limit of 2^30 pixels. `PIL.Image.open` would refuse large files
+    without telling their size, so the classes of the formats are called directly. That of WebP refuses them too, so it
+    is left to OpenCV's limit.
     """
     for image_file in (PngImageFile, JpegImageFile, BmpImageFile, TiffImageFile):
         with contextlib.suppress(Exception):  # Damaged headers raise many types.

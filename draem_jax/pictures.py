@@ -137,7 +137,7 @@ def strip(
         image: uint8 RGB [H, W, 3].
         reconstruction: uint8 RGB [H, W, 3].
         anomaly_map: [H, W] in [0, 1].
-        mask: uint8 [H, W] from 0 to 255; None where it is unknown leaves its panel grey.
+        mask: uint8 [H, W] from 0 to 255, or None if it is unknown, which leaves its panel grey.
         max_size: panels whose longer side exceeds this are scaled down to it.
 
     Returns:

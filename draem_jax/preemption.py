@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM from a scheduler, SIGINT from the keyboard."""
+"""Notices when the process is asked to stop: SIGTERM from a scheduler, SIGINT from the keyboard."""
 
 import contextlib
 import signal
@@ -22,7 +22,7 @@ class Interruption:
 
 @contextlib.contextmanager
 def watch() -> Iterator[Interruption]:
-    """Yields an `Interruption`; in the `with` block SIGTERM and SIGINT are noted there, and do nothing else.
+    """Notes SIGTERM and SIGINT in the `Interruption` that it yields; in the `with` block they do nothing else.
 
     A second SIGINT ends the process at once, in the middle of whatever it does. Leaving the block puts the earlier
     handlers back. Python calls handlers in the main thread only, so in another thread nothing is installed.

@@ -7,7 +7,9 @@ damaged/<step>/          checkpoints that could not be restored, put aside
 metrics.jsonl            one line for each log step; TensorBoard event files beside it
 calibration.json         see draem_jax.detection.calibration
 finished.json            the last step and the time, written last
-evaluation/<step>/       results
+evaluation/<step>/       results; curve.csv and curve.svg beside these folders
+predictions/             see draem_jax.detection.predictions
+profile/                 traces, from train.py --profile_steps
 """
 
 import contextlib

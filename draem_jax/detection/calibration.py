@@ -21,7 +21,7 @@ Calibration = dict[str, Any]  # What `calibrate` returns.
 Threshold = dict[str, Any]  # What `image_threshold` and `pixel_threshold` return.
 
 SCHEMA = 1
-CONFIDENCE = 0.95  # Of the intervals.
+CONFIDENCE = 0.95  # that the intervals have
 MIN_NORMALS_FOR_PIXELS = 20  # Below it, a bootstrap over images shows less spread than there is.
 
 # The levels at which the pixels of maps are counted. They are 0.008 apart in the logit, which changes a threshold by
@@ -32,7 +32,7 @@ LEVELS = np.unique(np.append(_PROBABILITIES, np.nextafter(np.float32(1), 2)).ast
 
 
 class Measuring(Protocol):
-    """What `calibrate_run` needs of a `Detector`, whose module imports this one."""
+    """The methods of a `Detector` that `calibrate_run` calls; a protocol, because `detector` imports this module."""
 
     def measure(self, pictures: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]: ...
 
@@ -54,8 +54,8 @@ def image_threshold(scores: Sequence[float] | np.ndarray, target_fpr: float) -> 
 
     Returns:
         dict: threshold (an image is defective where score >= threshold), target_fpr, expected_fpr (mean of the Beta
-        distribution), interval (its central 95 %, the range in which the rate on other normal images lies), confidence,
-        enough_normals, note (string or None).
+        distribution), interval (its central 95 %: the rate on other normal images lies in it with that probability),
+        confidence, enough_normals, note (string or None).
 
     References:
         Wilks, Determination of sample sizes for setting tolerance limits, 1941; David and Nagaraja, Order Statistics,
@@ -159,7 +159,7 @@ def pixel_threshold(
 
 
 def check_rates(**rates: float) -> None:
-    """Raises UserError, with its name, for a false-positive rate that is not in (0, 1)."""
+    """Raises UserError, which names the rate, unless every false-positive rate is in (0, 1)."""
     for name, rate in rates.items():
         if not 0 < rate < 1:
             raise UserError(f'--{name}={rate!r}: expected a false-positive rate in (0, 1), such as 0.05.')

@@ -117,7 +117,10 @@ def write_tables(out: str | os.PathLike[str], rows: Sequence[Row]) -> None:
 
 
 def line(row: Row) -> str:
-    """'NG  0.8312  2 regions, 1234 px, the largest 40 x 30 at (12, 7)  photo.png'"""
+    """A row as a line for the screen, such as
+
+    NG  0.8312  2 regions, 1234 px, the largest 40 x 30 at (12, 7)  photo.png
+    """
     defects = ''
     if row['regions'] and row['decision'] != 'OK':  # The small regions of a good image stand in the tables only.
         left, top, width, height = row['boxes'][0]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-MIN_OVERLAP = 0.25  # Of a tile's side.
+MIN_OVERLAP = 0.25  # as a part of a tile's side
 
 
 def cut(image: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
@@ -80,7 +80,7 @@ def weights(length: int, side: int) -> np.ndarray:
 
 
 def highest_mean(anomaly_map: np.ndarray, window_size: int) -> np.float32:
-    """`scoring.image_score` of one map of any size, on the host, where no new size has to be compiled for.
+    """`scoring.image_score` of one map of any size, on the host: a device would compile anew for each size.
 
     Args:
         anomaly_map: float32 [H, W].

@@ -1,7 +1,7 @@
-"""A model on a test split: every image exactly once, in batches over all devices.
+"""Evaluates a model on a test split and writes the results: every image exactly once, in batches over all devices.
 
-Only an image's name and score stay in memory. Its pixels go to a `PixelRanking`, which spools them to disk, and all
-there is to see of it goes to a picture file.
+Only an image's name and score stay in memory. Its pixels go to a `PixelRanking`, which spools them to disk, and what
+there is to see of it goes to a picture file (`strips`).
 """
 
 import concurrent.futures

@@ -247,7 +247,7 @@ class Tally:
             self._weight += float(np.sum(weight))
 
     def result(self) -> dict[str, float]:
-        """What `summary` returns, and `aupro` where `max_fpr` was given; once all scores are added."""
+        """Returns what `summary` does, and `aupro` if `max_fpr` was given; call it once all scores are added."""
         result = {
             'auroc': self._half_pairs / (2 * self._positives * self._negatives),
             'average_precision': self._precisions / self._positives,

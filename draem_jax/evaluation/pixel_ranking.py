@@ -81,7 +81,7 @@ class PixelRanking:
 
         Args:
             selections: dict from a name to the groups that it takes together.
-            max_fpr: as in `aupro`.
+            max_fpr: as in `metrics.aupro`.
 
         Returns:
             dict from each name to the dict of `metrics.summary` with `aupro` added; where the selection has no

@@ -1,6 +1,6 @@
 """The page on which people look at an evaluation: <workdir>/evaluation/<step>/report/index.html.
 
-    write_report(folder, results, rows, training_log=read_training_log(workdir))
+    write_report(folder, results, rows, training_log=run_directory.read_training_log(workdir))
 
 It is one HTML file with its script and style in it, and a folder of pictures beside it. It works from a disk, reaches
 no network (its own content policy forbids it), and shows names of files and defect types as text, whatever they hold.
@@ -49,7 +49,7 @@ def write_report(
     Args:
         folder: where to; must exist.
         results: what results.json holds.
-        rows: from `predict_split`.
+        rows: from `evaluate.predict_split`.
         run_name: by which people know the run.
         training_log: from `run_directory.read_training_log`.
         calibrated_threshold: of the image score, set without test images; None for none.

@@ -1,4 +1,4 @@
-"""From scores and maps to the results of an evaluation, and to its files.
+"""Turns scores and maps into the results of an evaluation, and writes its files.
 
     with PixelRanking() as pixels:
         pixels.add(anomaly_map, mask, group=pixel_group(label, defect_type))    for each image with a mask
@@ -216,7 +216,10 @@ def table(results: Results) -> str:
 
 
 def missing_metrics(results: Results) -> dict[str, list[str]]:
-    """Which metrics over all images have no value: {reason: their names}. A single type's are dashes in its row."""
+    """Which metrics over all images have no value: {reason: their names}.
+
+    Those of a single defect type are left out: its row shows dashes.
+    """
     missing: dict[str, list[str]] = {}
     for name, reason in results['notes'].items():
         if '/' not in name:
@@ -273,7 +276,7 @@ def _pixel_summaries(
 
 
 def _plain(value: object) -> object:
-    """What json.dumps asks for what it does not know: NumPy's numbers and arrays as Python's own."""
+    """NumPy's numbers and arrays as Python's own, for json.dumps, which does not know them."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f'{type(value).__name__} is not plain data: {value!r}')

@@ -6,7 +6,7 @@ import jinja2
 
 
 def environment() -> jinja2.Environment:
-    """What renders templates: it escapes every value for HTML, and raises for a name that is not given."""
+    """Jinja's environment for the templates: it escapes every value for HTML and refuses a name that is not given."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('draem_jax.evaluation', 'templates'),
         autoescape=True,

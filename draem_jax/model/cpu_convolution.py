@@ -1,7 +1,7 @@
-"""3x3 convolution for CPUs, with gradients: the numbers of XLA's own, up to rounding, in less time.
+"""3x3 convolution and its gradients for CPUs: the same numbers as XLA's own, up to rounding, in less time.
 
 GPUs and TPUs need none of this. For a CPU, XLA compiles two cases badly: convolutions of few channels, and the gradient
-of the kernel where images are large. Both are put here as other convolutions, which it compiles well.
+of the kernel where images are large. This file expresses both as other convolutions, which XLA compiles well.
 `layers.convolve` decides when they are used.
 """
 
@@ -57,7 +57,8 @@ def _packed_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     B, H, W, C = x.shape
     features = kernel.shape[3]
-    # Even four pixels of fewer than 5 channels are too few. To join more would cost more, by the zeros, than it wins.
+    # With fewer than 5 channels even four pixels are not enough. Joining more would cost more in multiplications by
+    # zero than the fast code gains.
     packed = next((count for count in (1, 2, 4) if count * max(C, features) > _FEW_CHANNELS), 1)
     if packed == 1 or W % packed:
         return _same_convolution(x, kernel)

@@ -81,9 +81,9 @@ def _upsample_axis(x: jax.Array, axis: int) -> jax.Array:
 
 
 def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-    """`lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`; on a CPU 3x3 ones by `cpu_convolution`.
+    """`lax.conv_general_dilated` for `nn.Conv`, but `cpu_convolution` for 3x3 kernels on a CPU.
 
-    Those are made with stride 1 and padding 'SAME', whatever the other arguments say: the networks have no others.
+    The latter has stride 1 and padding 'SAME', whatever the other arguments say: the networks use no others with 3x3.
     """
     if jax.default_backend() == 'cpu' and kernel.shape[:2] == (3, 3):
         return cpu_convolution.convolve3x3(x, kernel)
@@ -106,7 +106,8 @@ def normalise(
         axis_name: the mapped axis of devices over which the statistics are averaged, or None.
 
     Returns:
-        [B, H, W, C] of the dtype of `x`, and the mean and the variance, [C] float32, through which no gradient flows.
+        [B, H, W, C] of the dtype of `x`, and the mean and the variance, [C] float32, for the running statistics
+        only: on accelerators no gradient flows through them.
 
     References:
         Ioffe and Szegedy, Batch Normalization, 2015.

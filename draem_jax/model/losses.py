@@ -46,7 +46,7 @@ def ssim_loss(reconstruction: jax.Array, image: jax.Array, *, dynamic_range: flo
 
 
 def authors_dynamic_range(lowest: float | jax.Array, highest: float | jax.Array) -> jax.Array:
-    """L as the authors' code guesses it from a batch's extremes: 2 (not 1) below -0.5, a maximum of 255 above 128."""
+    """L as the authors' code guesses it: 255 if `highest` exceeds 128, else 1; one more if `lowest` is below -0.5."""
     return jnp.where(highest > 128, 255.0, 1.0) - jnp.where(lowest < -0.5, -1.0, 0.0)
 
 

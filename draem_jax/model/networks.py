@@ -70,7 +70,7 @@ class ConvBlock(nn.Module):
         widths: output channels of each convolution.
         dtype: of the computation; parameters and batch statistics stay float32.
         axis_name: the mapped axis of devices over which batch statistics are averaged, or None.
-        remat: keep nothing of the block for the backward pass, which then computes it once more.
+        remat: keep only the block's input for the backward pass, which then computes the rest once more.
     """
 
     widths: tuple[int, ...]
@@ -236,7 +236,8 @@ def variable_shapes(model: nn.Module, image_size: tuple[int, int]) -> Variables:
 def forward_flops(model: nn.Module, image_size: tuple[int, int]) -> int:
     """Floating-point operations of the convolutions for one image; a multiplication and an addition count as two.
 
-    A training step takes three times as many: the gradients of the inputs and those of the kernels take as many each.
+    A training step takes three times as many: the gradients with respect to the inputs take as many again, and so do
+    those with respect to the kernels.
 
     Args:
         model: `Draem`, or one of its networks.

@@ -1,4 +1,4 @@
-"""From images to anomaly maps and image scores."""
+"""Turns images into anomaly maps and image scores."""
 
 from collections.abc import Callable
 from typing import Any

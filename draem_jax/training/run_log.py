@@ -36,7 +36,7 @@ class RunLog:
             lines = [line for line in self._path.read_text().splitlines() if _step_of(line) <= first_step]
             run_directory.write_text(self._path, ''.join(line + '\n' for line in lines))
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        # A SummaryWriter writes in a thread that dies on a full disk; later calls would wait for ever.
+        # Not a SummaryWriter: its thread dies on a full disk, and then later calls would wait for ever.
         self._board = EventsWriter(str(self._path.with_name('events')))
         # This makes TensorBoard hide what earlier files hold from this step on.
         self._show(first_step + 1, session_log=SessionLog(status=SessionLog.START))

@@ -1,4 +1,4 @@
-"""The steps of a training, one after the other."""
+"""The loop over the steps of a training, and when something is due in it."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator

@@ -41,8 +41,8 @@ def make_update(
     Returns:
         update(state, batch) -> (state, metrics). The batch holds 'image' and 'augmented' uint8 [B, H, W, 3] and
         'mask' uint8 [B, H, W, 1] in {0, 1}. The metrics are float32 scalars: 'loss', 'l2', 'ssim', 'focal' and
-        'gradient_norm', all averaged over the devices. From the first step on whose loss or gradient is not finite, the
-        state stays what it was before that step (see `divergence`).
+        'gradient_norm', all averaged over the devices. Once the loss or gradient of a step is not finite, the state
+        stays what it was before that step (see `divergence`).
     """
 
     def loss_fn(params: Any, batch_stats: Any, batch: Batch) -> tuple[jax.Array, tuple[Metrics, Any]]:
