@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from draem_jax import storage
 from draem_jax.errors import UserError
 
 CACHES = ('memory', 'disk', 'none')
@@ -80,8 +81,7 @@ def make_bank(
 
 def default_cache_folder() -> str:
     """Where `disk` keeps its files unless told otherwise: `draem_jax/images` in the user's cache folder."""
-    cache = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-    return os.path.join(cache, 'draem_jax', 'images')
+    return os.path.join(storage.cache_folder(), 'images')
 
 
 def in_memory(decoded: Iterable[np.ndarray], shape: Sequence[int]) -> np.ndarray:

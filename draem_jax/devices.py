@@ -17,6 +17,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from draem_jax import storage
 from draem_jax.errors import UserError, first_line
 
 AXIS = 'devices'  # the name of the mapped axis: for pmean, and for BatchNorm(axis_name=...)
@@ -280,8 +281,7 @@ def cache_compilations(folder: str | os.PathLike[str] | None = None) -> None:
     """
     if folder is None and jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # Made at run time.
         return
-    cache = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-    jax.config.update('jax_compilation_cache_dir', folder or os.path.join(cache, 'draem_jax'))
+    jax.config.update('jax_compilation_cache_dir', folder or storage.cache_folder())
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 

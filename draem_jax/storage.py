@@ -11,6 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
+def cache_folder() -> str:
+    """What may be deleted and is made again lies here: `draem_jax` in the user's cache folder on this machine."""
+    cache = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
+    return os.path.join(cache, 'draem_jax')
+
+
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path leads into a bucket."""
     return '://' in str(path)
