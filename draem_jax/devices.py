@@ -30,6 +30,11 @@ def count() -> int:
     return jax.device_count()
 
 
+def on_cpu() -> bool:
+    """Whether JAX computes on a CPU. All code that differs between CPUs and accelerators asks here."""
+    return jax.default_backend() == 'cpu'
+
+
 def process_count() -> int:
     """How many processes take part; 1 unless `connect` was called."""
     return jax.process_count()
@@ -203,7 +208,7 @@ def compile_predict(
 
 def average(tree: Tree) -> Tree:
     """The mean of every leaf, float32, over the devices; only inside a mapped function."""
-    if jax.default_backend() != 'cpu' or lax.axis_size(AXIS) == 1:
+    if not on_cpu() or lax.axis_size(AXIS) == 1:
         return lax.pmean(tree, AXIS)
     # As one array, so that devices wait for each other only once. On accelerators XLA itself joins small arrays.
     flat, unravel = jax.flatten_util.ravel_pytree(tree)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
 import flax.linen as nn
-import jax
 import numpy as np
 
 from draem_jax import checkpoints, devices, images, run_directory
@@ -94,7 +93,7 @@ def load(
         raise UserError(f"'config.json' in '{run}' is not one that this version can read: {error}.") from error
     _check_arguments(threshold, pixel_threshold, tile, batch_size)
     if batch_size is None:
-        batch_size = 1 if jax.default_backend() == 'cpu' else usual_batch_size
+        batch_size = 1 if devices.on_cpu() else usual_batch_size
     batch_size = -(-batch_size // devices.count()) * devices.count()
     template = _template(model, image_size)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:

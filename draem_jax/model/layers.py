@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from draem_jax import devices
 from draem_jax.model import cpu_convolution
 
 
@@ -85,7 +86,7 @@ def convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.
 
     The latter has stride 1 and padding 'SAME', whatever the other arguments say: the networks use no others with 3x3.
     """
-    if jax.default_backend() == 'cpu' and kernel.shape[:2] == (3, 3):
+    if devices.on_cpu() and kernel.shape[:2] == (3, 3):
         return cpu_convolution.convolve3x3(x, kernel)
     return lax.conv_general_dilated(x, kernel, *args, **kwargs)
 
@@ -112,7 +113,7 @@ def normalise(
     References:
         Ioffe and Szegedy, Batch Normalization, 2015.
     """
-    chosen = _normalise if jax.default_backend() == 'cpu' else _lean_normalise
+    chosen = _normalise if devices.on_cpu() else _lean_normalise
     return chosen(x, scale, bias, epsilon, rectify, axis_name)
 
 

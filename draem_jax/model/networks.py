@@ -16,6 +16,7 @@ import numpy as np
 from flax.linen.module import InterceptorContext
 from jax.typing import DTypeLike
 
+from draem_jax import devices
 from draem_jax.errors import UserError
 from draem_jax.model.layers import convolve, max_pool2x2, normalise, scale_and_shift, upsample2x
 
@@ -299,5 +300,5 @@ def make_model(
 ) -> Draem:
     """`Draem` with its dtype by name: 'float32', 'bfloat16', or 'auto': float32 on a CPU, bfloat16 elsewhere."""
     if dtype == 'auto':
-        dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+        dtype = 'float32' if devices.on_cpu() else 'bfloat16'
     return Draem(reconstructive_width, discriminative_width, dtype=jnp.dtype(dtype), axis_name=axis_name, remat=remat)

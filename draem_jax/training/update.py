@@ -72,7 +72,7 @@ def make_update(
         batches = jax.tree.map(lambda leaf: leaf.reshape(slices, -1, *leaf.shape[1:]), batch)
         zeros = jax.tree.map(jnp.zeros_like, params)
         # On a CPU convolutions inside a loop are dozens of times slower. Elsewhere a loop saves compiling every slice.
-        unroll = slices if jax.default_backend() == 'cpu' else 1
+        unroll = slices if devices.on_cpu() else 1
         (total, batch_stats), metrics = jax.lax.scan(add_slice, (zeros, batch_stats), batches, unroll=unroll)
         return jax.tree.map(lambda leaf: leaf / slices, total), jax.tree.map(jnp.mean, metrics), batch_stats
 
