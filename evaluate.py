@@ -27,7 +27,7 @@ from commands import command_line, config_checks, sweep_table
 from commands.cells import list_cells, read_results
 from data import streaming
 from data.evaluation_sets import EvaluationSet, open_evaluation_sets
-from draem_jax import checkpoints, devices, run_directory
+from draem_jax import checkpoints, devices, memory, processes, run_directory
 from draem_jax.detection import calibration
 from draem_jax.errors import UserError
 from draem_jax.evaluation import curve, results
@@ -46,10 +46,11 @@ def main() -> int:
     if hosts is not None:
         if list_cells(workdir) or flags.FLAGS.watch:
             raise UserError('A sweep is evaluated in one process, and so is --watch: leave out the flags of several.')
-        devices.connect(**hosts)
-    with devices.explaining_lost_processes():
-        exit_code = evaluate_as_asked(workdir, step)
-        devices.wait_for_all('the end')
+        processes.connect(**hosts)
+    with processes.explaining_lost_processes():
+        with memory.explaining_full_memory('A smaller --config.evaluation.batch_size takes less of it.'):
+            exit_code = evaluate_as_asked(workdir, step)
+        processes.meet('the end')
     return exit_code
 
 
@@ -69,7 +70,9 @@ def evaluate_as_asked(workdir: Workdir, step: str | None) -> int:
     elif step == 'best':
         evaluate_checkpoint(workdir, best_step(workdir), changes)
     elif step is None or step.isdecimal():
-        evaluate_checkpoint(workdir, None if step is None else int(step), changes)
+        number = None if step is None else int(step)
+        checkpoints.check_step(workdir, number)  # A missing one shows before images are read.
+        evaluate_checkpoint(workdir, number, changes)
     else:
         raise UserError(f"--step={step}: expected the step of a checkpoint, 'all' or 'best'.")
     return 0
@@ -85,7 +88,7 @@ def evaluate_all(workdir: Workdir, changes: Changes | None = None) -> None:
     evaluate = make_evaluate(workdir, changes)
     for step in checkpoints.list_steps(workdir, needs_some=True):
         evaluate(step)
-    if devices.is_main():
+    if processes.is_main():
         print(f'Curve over the checkpoints: {curve.write_curve(workdir)}')
 
 
@@ -108,7 +111,7 @@ def best_step(workdir: Workdir) -> int:
             'steps of checkpoints.'
         )
     best = max(candidates, key=lambda step: validated[step])
-    devices.print_once(
+    processes.print_once(
         f'Step {best} has the highest validation pixel AP, {validated[best]:.3f}, of {len(candidates)} on disk.'
     )
     return best
@@ -180,7 +183,7 @@ def make_evaluate(workdir: Workdir, changes: Changes | None = None) -> Callable[
     own_config = run_directory.read_config(workdir)
     config = config_checks.config_of_run(own_config, changes or {})
     dataset, options = config.dataset, config.evaluation
-    devices.check_processes()
+    processes.check_connected()
     devices.check_batch_size(options.batch_size, 'evaluation.batch_size')
     devices.cache_compilations()
     size = tuple(dataset.image_size)
@@ -194,6 +197,7 @@ def make_evaluate(workdir: Workdir, changes: Changes | None = None) -> Callable[
 
     def evaluate(step: int | None) -> Results:
         step, variables = checkpoints.restore_variables(workdir, networks.variable_shapes(model, size), step)
+        processes.check_same(step, f'a checkpoint of step {step}', 'Is --workdir a folder that all hosts share?')
         variables = devices.replicate(variables)
         check_files()
         folder = run_directory.evaluation_folder(workdir, step)
@@ -201,7 +205,7 @@ def make_evaluate(workdir: Workdir, changes: Changes | None = None) -> Callable[
         for category, test in tests.items():
             about = _about(workdir, step, config, category, test)
             batches = streaming.padded_batches(test.read(), options.batch_size)
-            if not devices.is_main():
+            if not processes.is_main():
                 predict_share(predict, variables, batches)
                 continue
             total = -(-test.count // options.batch_size)
@@ -220,7 +224,7 @@ def make_evaluate(workdir: Workdir, changes: Changes | None = None) -> Callable[
             for line in filter(None, [f'{category}:' if is_unified else None, test.note]):
                 print(line)
             print(results.table(by_category[category]))
-        if not devices.is_main():
+        if not processes.is_main():
             return {}
         print(f'Results and pictures: {folder}')
         if len(tests) == 1:
@@ -234,10 +238,17 @@ def make_evaluate(workdir: Workdir, changes: Changes | None = None) -> Callable[
 
 
 def _read_all(tests: Mapping[str, EvaluationSet]) -> None:
-    """Reads every image once before anything is computed, so a damaged file shows at once, not after an hour."""
+    """Reads every image once before anything is computed, so a damaged file shows at once, not after an hour.
+
+    Raises:
+        UserError: a file cannot be read, or another process has read other files.
+    """
+    names = []
     for test in tests.values():
-        for _ in tqdm(test.read(), 'Reading images', test.count, unit='image', leave=False, disable=None):
-            pass
+        for example in tqdm(test.read(), 'Reading images', test.count, unit='image', leave=False, disable=None):
+            names.append(example['filename'])
+    question = 'Does --config.dataset.root hold the same files on all hosts?'
+    processes.check_same(names, f'{len(names)} test images', question)
 
 
 def _about(workdir: Workdir, step: int, config: ConfigDict, category: str, test: EvaluationSet) -> dict[str, Any]:
@@ -269,4 +280,4 @@ if __name__ == '__main__':
         'simulated anomalies. The newest by default.',
     )
     flags.DEFINE_bool('watch', False, 'Evaluate each new checkpoint until the training, elsewhere, has ended.')
-    command_line.main(main, leave=devices.exit_process)
+    command_line.main(main, leave=processes.exit_process)

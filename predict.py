@@ -17,7 +17,7 @@ from absl import flags
 from tqdm import tqdm
 
 from commands import command_line
-from draem_jax import devices, images, run_directory
+from draem_jax import devices, images, memory, run_directory
 from draem_jax.detection import detector, predictions
 from draem_jax.errors import UserError
 from draem_jax.terminal import printable
@@ -25,18 +25,19 @@ from draem_jax.terminal import printable
 
 def main(arguments: list[str]) -> int:
     values = flags.FLAGS
-    return predict(
-        values.workdir,
-        arguments,
-        step=values.step,
-        out=values.out,
-        threshold=values.threshold,
-        pixel_threshold=values.pixel_threshold,
-        tile=values.tile,
-        batch_size=values.batch_size,
-        maps=values.maps,
-        overlays=values.overlays,
-    )
+    with memory.explaining_full_memory('A smaller --batch_size takes less of it.'):
+        return predict(
+            values.workdir,
+            arguments,
+            step=values.step,
+            out=values.out,
+            threshold=values.threshold,
+            pixel_threshold=values.pixel_threshold,
+            tile=values.tile,
+            batch_size=values.batch_size,
+            maps=values.maps,
+            overlays=values.overlays,
+        )
 
 
 def predict(

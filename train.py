@@ -12,10 +12,11 @@ Exit codes: 0 done; 1 a mistake that the user can mend; 42 asked to stop and sav
 """
 
 import functools
+import itertools
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import optax
@@ -28,14 +29,14 @@ from configs import default
 from data import inputs, pipeline
 from data.banks import Bank
 from data.synthesis.options import check_options
-from draem_jax import checkpoints, devices, preemption, run_directory
+from draem_jax import checkpoints, devices, memory, preemption, processes, run_directory
 from draem_jax.detection import calibration, detector
 from draem_jax.errors import Diverged, Preempted
 from draem_jax.evaluation import validation
 from draem_jax.model import networks, scoring
 from draem_jax.training import divergence, profiling
 from draem_jax.training.optimizer import make_optimizer, make_schedule
-from draem_jax.training.run_log import RunLog, averages, progress_bar
+from draem_jax.training.run_log import RunLog, averages, describe, progress_bar
 from draem_jax.training.state import TrainState, init_state, restore_newest_state, save_state
 from draem_jax.training.steps import is_due, take_steps
 from draem_jax.training.throughput import Throughput
@@ -51,13 +52,14 @@ def main() -> None:
         devices.make_deterministic()
     hosts = command_line.hosts()
     if hosts is not None:
-        devices.connect(**hosts)
-    try:
-        train(flags.FLAGS.config, flags.FLAGS.workdir, profile_steps)
-    except Diverged:  # All processes see it at the same step. They wait, for one that left early would end the others.
-        devices.wait_for_all('divergence')
-        raise
-    devices.wait_for_all('the end')
+        processes.connect(**hosts)
+    with processes.explaining_lost_processes():
+        try:
+            train(flags.FLAGS.config, flags.FLAGS.workdir, profile_steps)
+        except Diverged:  # All processes see it at the same step. One that left before the others would end them.
+            processes.meet('divergence')
+            raise
+        processes.meet('the end')
 
 
 def train(config: ConfigDict, workdir: str, profile_steps: tuple[int, int] | None = None) -> None:
@@ -75,22 +77,27 @@ def train(config: ConfigDict, workdir: str, profile_steps: tuple[int, int] | Non
     """
     check(config)
     devices.cache_compilations()
-    loaded = inputs.load(**config.dataset, pinned=run_directory.held_out(workdir))
+    processes.print_once(f'Training on {devices.describe()}.')
+    settings = config.to_dict(), default.get_config().to_dict()
+    run_directory.start(workdir, *settings, writes=False)  # What is wrong with --workdir shows before images are read.
+    processes.check_shared_folder(workdir, '--workdir')
+    loaded = inputs.load(**config.dataset, pinned=run_directory.held_out(workdir), before_reading=check_same_files)
+    processes.check_same(str(loaded), str(loaded), 'Which of their files can be read?')
     epoch_steps = math.ceil(len(loaded.normals) / config.training.batch_size)
     total_steps = config.training.steps or config.training.epochs * epoch_steps
-    devices.print_once(f'{loaded} {total_steps} steps.')
+    processes.print_once(f'{loaded} {total_steps} steps.')
     for warning in loaded.warnings:
-        devices.print_once(f'Note: {warning}')
-    run_directory.start(workdir, config.to_dict(), default.get_config().to_dict(), writes=devices.is_main())
-    if devices.is_main():
+        processes.print_once(f'Note: {warning}')
+    if processes.is_main():
+        run_directory.start(workdir, *settings)
         run_directory.write_held_out(workdir, loaded.held_out_names)
-    with devices.explaining_lost_processes(), run_directory.explaining_a_full_disk(workdir):
+    with run_directory.explaining_a_full_disk(workdir), memory.explaining_full_memory(advise_on_memory(config)):
         last_step, has_trained = run_steps(config, workdir, loaded, total_steps, profile_steps)
         if has_trained or not run_directory.is_finished(workdir):
             calibrate(config, workdir, last_step, loaded.held_out)
-            if devices.is_main():
+            if processes.is_main():
                 run_directory.write_finished(workdir, last_step)
-    devices.print_once(f'Done: step {last_step}. Next: python evaluate.py --workdir={workdir}')
+    processes.print_once(f'Done: step {last_step}. Next: python evaluate.py --workdir={workdir}')
 
 
 def run_steps(
@@ -113,14 +120,16 @@ def run_steps(
         state = first_state(config, model, optimizer, manager)
         steps_done = int(state.step)
         if steps_done >= total_steps:
-            devices.print_once(f'Nothing to do: step {steps_done} of {total_steps} is done.')
+            processes.print_once(f'Nothing to do: step {steps_done} of {total_steps} is done.')
             return steps_done, False
-        if devices.is_main():
+        if processes.is_main():
             run_directory.remove_finished(workdir)
-        update = make_update(model, optimizer, slices=options.accumulation_slices, **config.loss)
+        update = devices.parallel_update(
+            make_update(model, optimizer, slices=options.accumulation_slices, **config.loss)
+        )
         flops = 3 * networks.forward_flops(model, tuple(config.dataset.image_size))
-        speed = Throughput(options.batch_size, flops)
-        is_silent = not devices.is_main()
+        speed = Throughput(options.batch_size, flops, devices.peak_tflops())
+        is_silent = not processes.is_main()
         with (
             RunLog(workdir, steps_done, is_silent=is_silent) as log,
             profiling.tracing(pathlib.Path(workdir) / 'profile', profile_steps) as before_step,
@@ -128,11 +137,13 @@ def run_steps(
         ):
             look = make_look(config, model, loaded, total_steps, log)
             start = time.monotonic()
+            state = devices.replicate(state)
+            batches = compile_update(update, state, devices.prefetch(make_batches(config, loaded, steps_done)))
             recent: list[dict[str, jax.Array]] = []  # metrics since the last log line
             for step in take_steps(
-                devices.parallel_update(update),
-                devices.replicate(state),
-                devices.prefetch(make_batches(config, loaded, steps_done)),
+                update,
+                state,
+                batches,
                 range(steps_done + 1, total_steps + 1),
                 interruption=interruption,
                 speed=speed,
@@ -141,7 +152,7 @@ def run_steps(
                 bar.update()
                 recent.append(step.metrics)
                 if step.number == steps_done + 1:
-                    devices.print_once(f'First step after {time.monotonic() - start:.0f} s of compiling.')
+                    processes.print_once(f'First step after {time.monotonic() - start:.0f} s.')
                     speed.restart()
                 is_log_due = is_due(step.number, options.log_every_steps, total_steps)
                 is_checkpoint_due = step.stops or is_due(step.number, options.checkpoint_every_steps, total_steps)
@@ -149,7 +160,7 @@ def run_steps(
                     divergence.check(step.number, step.state, recent, schedule)
                 if is_log_due:
                     values = averages(recent) | {'learning_rate': schedule(step.number - 1), **speed.values()}
-                    bar.set_postfix_str(f'{values.get("images_per_second", 0):.0f} images/s, loss {values["loss"]:.3g}')
+                    bar.set_postfix_str(describe(values))
                     log.scalars(step.number, values)
                 look(step.number, step.state)
                 if is_checkpoint_due:
@@ -165,6 +176,17 @@ def run_steps(
     return total_steps, True
 
 
+def compile_update(
+    update: devices.ParallelUpdate, state: TrainState, batches: Iterator[pipeline.Batch]
+) -> Iterator[pipeline.Batch]:
+    """Compiles the update for batches like the first, and says what memory it takes; returns all batches."""
+    first = next(batches)
+    start = time.monotonic()
+    needed = memory.describe(update.compile(state, first))
+    processes.print_once(f'Compiled in {time.monotonic() - start:.0f} s. A step takes {needed}.')
+    return itertools.chain([first], batches)
+
+
 def calibrate(config: ConfigDict, workdir: str, step: int, held_out: Bank) -> None:
     """Writes calibration.json from the held-out normal images as they are, if there are some."""
     if not len(held_out):
@@ -178,14 +200,30 @@ def calibrate(config: ConfigDict, workdir: str, step: int, held_out: Bank) -> No
         target_fpr=options.target_fpr,
         pixel_target_fpr=options.pixel_target_fpr,
     )
-    devices.print_once(calibration.describe(calibrated))
+    processes.print_once(calibration.describe(calibrated))
+
+
+def advise_on_memory(config: ConfigDict) -> str:
+    """What to change where a device's memory is full."""
+    training, (height, width) = config.training, config.dataset.image_size
+    return (
+        f'Less of it take a smaller --config.training.batch_size ({training.batch_size} now), a larger '
+        f'--config.training.accumulation_slices ({training.accumulation_slices} now), --config.model.remat=True '
+        f'({config.model.remat} now) and a smaller --config.dataset.image_size ({height} x {width} now).'
+    )
+
+
+def check_same_files(names: Sequence[str]) -> None:
+    """Raises UserError unless all processes see files of the same names."""
+    question = 'Do --config.dataset.root and --config.dataset.texture_root hold the same files on all hosts?'
+    processes.check_same(names, f'{len(names)} training images and textures', question)
 
 
 def check(config: ConfigDict) -> None:
     """Checks all that can be checked before a file is read."""
     config_checks.check(config)
     check_options(**config.synthesis)
-    devices.check_processes()
+    processes.check_connected()
     slices = config.training.accumulation_slices
     devices.check_batch_size(config.training.batch_size, 'training.batch_size', slices)
     devices.check_batch_size(config.evaluation.batch_size, 'evaluation.batch_size')
@@ -205,13 +243,14 @@ def first_state(
     variables = networks.init_variables(model, tuple(config.dataset.image_size), config.training.seed)
     state = restore_newest_state(manager, init_state(variables, optimizer))
     step = None if state is None else int(state.step)
-    devices.check_same(step, 'the step to go on from', 'Is --workdir a folder that all hosts share?')
+    found = 'no checkpoint' if step is None else f'a checkpoint of step {step}'
+    processes.check_same(step, found, 'Is --workdir a folder that all hosts share?')
     if state is not None:
-        devices.print_once(f'Going on from step {step}.')
+        processes.print_once(f'Going on from step {step}.')
         return state
     if config.training.warm_start:
         step, variables = checkpoints.restore_variables(config.training.warm_start, variables)
-        devices.print_once(f"Starting from the networks of '{config.training.warm_start}', step {step}.")
+        processes.print_once(f"Starting from the networks of '{config.training.warm_start}', step {step}.")
     return init_state(variables, optimizer)
 
 
@@ -223,8 +262,8 @@ def make_batches(config: ConfigDict, loaded: inputs.Inputs, steps_done: int) -> 
         seed=config.training.seed,
         batch_size=config.training.batch_size,
         first_batch=steps_done,
-        process_index=devices.process_index(),
-        process_count=devices.process_count(),
+        process_index=processes.process_index(),
+        process_count=processes.process_count(),
         **config.synthesis,
     )
 
@@ -273,4 +312,4 @@ if __name__ == '__main__':
     flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
     flags.DEFINE_string('profile_steps', '', "Steps to trace to <workdir>/profile, counted from this start: '20,25'.")
     flags.DEFINE_bool('deterministic', False, 'On a GPU: the same bits in every run, at some loss of speed.')
-    command_line.main(main, leave=devices.exit_process)
+    command_line.main(main, leave=processes.exit_process)

@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -55,7 +56,7 @@ def define_hosts() -> None:
 
 
 def hosts() -> dict[str, Any] | None:
-    """The arguments of `draem_jax.devices.connect`, or None for a single process; call `define_hosts` before."""
+    """The arguments of `draem_jax.processes.connect`, or None for a single process; call `define_hosts` before."""
     values = flags.FLAGS
     named = {name: values[name].value for name in ('coordinator', 'process_count', 'process_index')}
     if not values.distributed and all(value is None for value in named.values()):
@@ -77,7 +78,8 @@ def main(
         script: takes no argument, or with `takes_arguments` a list of strings.
         takes_arguments: whether the command line may hold words that are no flags, such as names of files. They may
             stand before, between and after the flags. After `--` every word is one, even with dashes in front.
-        leave: ends the process after a UserError of the script, given the exit code.
+        leave: ends the process after an error of the script, given the exit code. One of several processes must not
+            end as Python does, which waits for the others.
     """
     logging.set_verbosity(logging.WARNING)  # At INFO Orbax prints a line for every file.
 
@@ -91,6 +93,9 @@ def main(
         except Preempted as reason:
             print(reason)
             return reason.exit_code
+        except Exception:  # A fault of ours: whoever reports it needs the traceback.
+            traceback.print_exc()
+            leave(1)
 
     app.run(guarded, flags_parser=_parse)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -11,7 +11,9 @@ from data import inspection, streaming
 from data.banks import Bank, Joined, check_memory, gigabytes
 from data.normals import SplitNames, load_normals
 from data.sets.builders import make_builders
+from data.sets.in_place import InPlaceBuilder
 from data.textures import texture_loader
+from draem_jax import images
 
 HeldOutNames = Mapping[str, SplitNames]  # by category
 
@@ -74,11 +76,13 @@ def load(
     cache_folder: str,
     cache_limit_gb: float,
     pinned: HeldOutNames | None = None,
+    before_reading: Callable[[Sequence[str]], None] | None = None,
 ) -> Inputs:
     """Reads what configs/default.py describes under `dataset`.
 
     Args:
         pinned: the `held_out_names` of an earlier call: the same images are kept out again, and no others.
+        before_reading: called with the names of all normal images and textures before the first is decoded.
 
     Raises:
         UserError: something is missing, cannot be read, or needs more memory than allowed.
@@ -95,6 +99,8 @@ def load(
     if cache == 'memory':
         counts = [streaming.count_examples(builder, 'train') for builder in builders.values()]
         check_memory([(count, *size, 3) for count in (*counts, texture_count)], cache_limit_gb)
+    if before_reading is not None:
+        before_reading(_list_names(builders, texture_source, texture_root))
     textures = make_textures()
     parts = [
         load_normals(
@@ -113,6 +119,19 @@ def load(
     names = {one: part[3] for one, part in zip(builders, parts, strict=True)}
     warnings = _find_warnings(builders.values(), has_test=bool(len(test)))
     return Inputs(normals, held_out, test, names, textures, cache, warnings)
+
+
+def _list_names(builders: Mapping[str, tfds.core.DatasetBuilder], texture_source: str, texture_root: str) -> list[str]:
+    """The files of normal images, named as their data sets name them, and of textures, below their folder."""
+    names = []
+    for one, builder in builders.items():
+        if isinstance(builder, InPlaceBuilder):
+            names += [f'{one}/{record.filename}' for record in builder.records('train')]
+        else:  # TFDS keeps them in files of its own.
+            names += [f'{one}/{index}' for index in range(streaming.count_examples(builder, 'train'))]
+    if texture_source == 'folder':
+        names += [path.removeprefix(texture_root) for path in images.list_images(texture_root)]
+    return names
 
 
 def _join(banks: Sequence[Bank]) -> Bank:

@@ -1,24 +1,23 @@
-"""The one place that knows how work is spread over devices and over the processes of several hosts.
+"""The one place that knows how work is spread over devices.
 
-It uses `jax.pmap`. Every process holds the whole state on each of its devices, makes its part of each batch, and gets
-the same results as all others. So a loop is written once, and looks the same on one device and on many hosts.
+One process uses `jax.pmap`. Several processes use `jax.shard_map` over the devices of all of them: a pmapped call would
+wrap every array anew, which for a training state takes longer than all else that the host does in a step. A loop is
+written once, and looks the same on one device and on many hosts: every device holds the whole state, every process
+makes its part of each batch, and all get the same results.
 """
 
-import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn, TextIO
+from typing import Any
 
 import jax
 import jax.flatten_util
 import numpy as np
 from jax import lax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from draem_jax import storage
-from draem_jax.errors import UserError, first_line
+from draem_jax import peaks, processes, storage
+from draem_jax.errors import UserError
 
 AXIS = 'devices'  # the name of the mapped axis: for pmean, and for BatchNorm(axis_name=...)
 
@@ -30,75 +29,21 @@ def count() -> int:
     return jax.device_count()
 
 
+def describe() -> str:
+    """All devices in a few words, such as '8 x NVIDIA H100 80GB HBM3 in 2 processes'."""
+    several = f' in {processes.process_count()} processes' if processes.process_count() > 1 else ''
+    return f'{count()} x {jax.devices()[0].device_kind}{several}'
+
+
+def peak_tflops() -> float | None:
+    """TFLOP/s (10^12) of all devices together in bfloat16 matrix products at best; None for devices not known."""
+    one = peaks.peak_tflops(jax.devices()[0].device_kind)
+    return None if one is None else count() * one
+
+
 def on_cpu() -> bool:
     """Whether JAX computes on a CPU. All code that differs between CPUs and accelerators asks here."""
     return jax.default_backend() == 'cpu'
-
-
-def process_count() -> int:
-    """How many processes take part; 1 unless `connect` was called."""
-    return jax.process_count()
-
-
-def process_index() -> int:
-    """Which of the processes this is, from 0."""
-    return jax.process_index()
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes logs, results and everything else that is written once."""
-    return jax.process_index() == 0
-
-
-def print_once(line: str, file: TextIO | None = None) -> None:
-    """Prints a line, once for all processes."""
-    if is_main():
-        print(line, file=file)
-
-
-def connect(
-    *,
-    coordinator: str | None = None,
-    process_count: int | None = None,
-    process_index: int | None = None,
-    heartbeat_timeout_seconds: int = 100,
-) -> None:
-    """Makes this process one of several that train or evaluate together; call it before anything else touches JAX.
-
-    Args:
-        coordinator: 'host:port' where process 0 listens. If this and both numbers are None, the environment is asked:
-            SLURM, Open MPI, Kubernetes and Cloud TPU tell each process who takes part.
-        process_count: number of processes.
-        process_index: which one this is, from 0.
-        heartbeat_timeout_seconds: a process that gives no sign of life for so long counts as dead, and all others end.
-
-    Raises:
-        UserError: the others cannot be found.
-    """
-    given = [value is not None for value in (coordinator, process_count, process_index)]
-    if any(given) and not all(given):
-        raise UserError(
-            'Without an environment that knows them, a process needs --coordinator, --process_count and '
-            '--process_index together.'
-        )
-    # JAX's own service for preemption would catch SIGTERM, and nothing here asks it.
-    jax.config.update('jax_enable_preemption_service', False)
-    try:
-        jax.distributed.initialize(
-            coordinator,
-            process_count,
-            process_index,
-            cluster_detection_method='deactivate' if all(given) else None,
-            heartbeat_timeout_seconds=heartbeat_timeout_seconds,
-        )
-    except (ValueError, TypeError, RuntimeError) as error:
-        message = f'This process cannot connect to the others: {first_line(error)}'
-        if not all(given):
-            message += (
-                ' --distributed asks the environment (SLURM, Open MPI, Kubernetes, Cloud TPU); elsewhere say '
-                '--coordinator=HOST:PORT --process_count=N --process_index=I.'
-            )
-        raise UserError(message) from error
 
 
 def make_deterministic() -> None:
@@ -109,90 +54,99 @@ def make_deterministic() -> None:
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_deterministic_ops=true'
 
 
-def exit_process(code: int) -> NoReturn:
-    """Ends this process after an error. One of several ends at once: a normal exit would wait for the others."""
-    if jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+class Program:
+    """A function that is mapped over all devices of all processes: `parallel_update` and `parallel_predict` make it.
+
+    With several processes all compile it before the first of them runs it. A process that waited for another in a
+    collective would give up after a while (Gloo after 30 s), and compiling takes longer where the program is not yet in
+    the compilation cache, which JAX lets only process 0 write.
+    """
+
+    def __init__(self, mapped: Any) -> None:
+        self._mapped = mapped
+        self._compiled: jax.stages.Compiled | None = None
+
+    def compile(self, *arguments: Tree) -> jax.stages.Compiled:
+        """Compiles for arguments of these shapes, which later calls must have.
+
+        Args:
+            *arguments: arrays as they will be passed, or jax.ShapeDtypeStructs with a sharding.
+        """
+        self._compiled = self._mapped.lower(*arguments).compile()
+        processes.meet('compiled')
+        return self._compiled
+
+    def __call__(self, *arguments: Tree) -> Any:
+        if self._compiled is None and processes.process_count() > 1:
+            self.compile(*arguments)
+        return (self._compiled or self._mapped)(*arguments)
 
 
-@contextlib.contextmanager
-def explaining_lost_processes() -> Iterator[None]:
-    """Turns the error that JAX raises in the `with` block when another process is gone into a UserError."""
-    try:
-        yield
-    except (jax.errors.JaxRuntimeError, ValueError) as error:  # JAX's transport raises ValueErrors.
-        if process_count() == 1 or isinstance(error, UserError):
-            raise
-        raise UserError(
-            f'Another process is gone: {first_line(error)} Start all of them again with the same flags to go on from '
-            'the newest checkpoint.'
-        ) from error
+class ParallelUpdate:
+    """An update over all devices of all processes; `parallel_update` makes it.
+
+    update(state, batch, asks_to_stop=False) -> (state, metrics, stops)
+
+    The state comes from `replicate` or from the call before, and is donated: the new one, of the same shapes, takes its
+    memory. The batch has a leading axis of devices ([d, B/D, ...]) and comes from `prefetch`; with one process it may
+    also be on the host, as `split` gives it. `stops` is the same in all processes at the same step. With one process it
+    is `asks_to_stop`. With several it says whether any of them asked in the step before, because the question travels
+    with the step.
+    """
+
+    def __init__(self, update: Callable[[Tree, Tree], tuple[Tree, Tree]]) -> None:
+        self._is_alone = processes.process_count() == 1
+        if self._is_alone:
+            mapped = jax.pmap(update, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+            self._program = Program(mapped)
+            return
+
+        def update_and_ask(state: Tree, batch: Tree, asks_to_stop: jax.Array) -> tuple[Tree, Tree, jax.Array]:
+            state, metrics = update(state, batch)
+            return state, metrics, lax.psum(asks_to_stop, AXIS)
+
+        self._program = Program(_map_over_processes(update_and_ask, has_state=True))
+        # Made once: in a step nothing should travel to the devices but the batch.
+        self._answers = {
+            answer: _place(np.full(jax.local_device_count(), answer, np.float32)) for answer in (False, True)
+        }
+        self._asked_before: Any = 0.0  # how many devices asked in the step before
+
+    def compile(self, state: Tree, batch: Tree) -> jax.stages.Compiled:
+        """Compiles the update for arrays of these shapes, which later calls must have; returns it for analysis."""
+        if self._is_alone:
+            return self._program.compile(state, batch)
+        return self._program.compile(state, batch, self._answers[False])
+
+    def __call__(self, state: Tree, batch: Tree, asks_to_stop: bool = False) -> tuple[Tree, Tree, bool]:
+        if self._is_alone:
+            return *self._program(state, batch), asks_to_stop
+        asked_before = self._asked_before
+        state, metrics, self._asked_before = self._program(state, batch, self._answers[asks_to_stop])
+        return state, metrics, float(asked_before) > 0
 
 
-def wait_for_all(name: str) -> None:
-    """Waits until every process has called this, with the same `name`. If the names differ, an error shows both."""
-    if process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
-def check_same(value: int | None, what: str, question: str) -> None:
-    """Raises UserError unless all processes have the same number, or all None; `question` asks for the likely cause."""
-    if process_count() > 1:
-        values = multihost_utils.process_allgather(np.int64(-1 if value is None else value)).tolist()
-        if len(set(values)) > 1:
-            raise UserError(f'The processes do not agree on {what}: {values} (-1: none). {question}')
-
-
-def parallel_update(update: Callable[[Tree, Tree], tuple[Tree, Tree]]) -> Callable[..., tuple[Tree, Tree, bool]]:
+def parallel_update(update: Callable[[Tree, Tree], tuple[Tree, Tree]]) -> ParallelUpdate:
     """An update over all devices of all processes.
 
     Args:
         update: update(state, batch) -> (state, metrics); inside it `average` equalises values over the devices.
-
-    Returns:
-        run(state, batch, asks_to_stop=False) -> (state, metrics, stops).
-        The state is donated: the new one, of the same shapes, takes its memory. A state from `replicate` needs no copy.
-        The batch has a leading axis of this process's devices ([d, B/D, ...], see `split`).
-        `stops` is the same in all processes at the same step. With one process it is `asks_to_stop`. With several it
-        says whether any of them asked in the step before, because the question travels with the step.
     """
-
-    def update_and_ask(state: Tree, batch: Tree, asks_to_stop: jax.Array) -> tuple[Tree, Tree, jax.Array]:
-        state, metrics = update(state, batch)
-        return state, metrics, lax.psum(asks_to_stop, AXIS)
-
-    in_one_process = jax.pmap(update, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
-    in_several = jax.pmap(update_and_ask, axis_name=AXIS, in_axes=(None, 0, None), out_axes=None, donate_argnums=0)
-    asking: Any = np.float32(0)  # how many devices asked in the step before
-
-    def run(state: Tree, batch: Tree, asks_to_stop: bool = False) -> tuple[Tree, Tree, bool]:
-        nonlocal asking
-        if process_count() == 1:
-            return *in_one_process(state, batch), asks_to_stop
-        asked_before = asking
-        state, metrics, asking = in_several(state, batch, np.float32(asks_to_stop))
-        return state, metrics, bool(asked_before > 0)
-
-    return run
+    return ParallelUpdate(update)
 
 
-def parallel_predict(predict: Callable[[Tree, jax.Array], Tree]) -> jax.stages.Wrapped:
+def parallel_predict(predict: Callable[[Tree, jax.Array], Tree]) -> Program:
     """`predict(variables, images) -> outputs` over all devices of all processes, for `predict_batch`."""
-    if process_count() == 1:
-        return jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0))
+    if processes.process_count() == 1:
+        return Program(jax.pmap(predict, axis_name=AXIS, in_axes=(None, 0)))
 
     def predict_and_gather(variables: Tree, images: jax.Array) -> Tree:
         return lax.all_gather(predict(variables, images), AXIS)
 
-    return jax.pmap(predict_and_gather, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
+    return Program(_map_over_processes(predict_and_gather))
 
 
-def compile_predict(
-    predict: jax.stages.Wrapped, variables: Tree, image_shape: tuple[int, int, int, int]
-) -> Callable[..., Tree]:
+def compile_predict(predict: Program, variables: Tree, image_shape: tuple[int, int, int, int]) -> None:
     """Compiles what `parallel_predict` made, for `predict_batch` with images of one shape, before there are images.
 
     Args:
@@ -200,10 +154,10 @@ def compile_predict(
         variables: of the model, or their shapes.
         image_shape: (B, H, W, 3) of the uint8 images.
     """
-    if process_count() > 1:  # Compiled ahead, it would take only arrays that lie on all hosts.
-        return predict
-    part = (jax.local_device_count(), image_shape[0] // jax.local_device_count(), *image_shape[1:])
-    return predict.lower(variables, jax.ShapeDtypeStruct(part, np.uint8)).compile()
+    part = (count(), image_shape[0] // count(), *image_shape[1:])
+    replicated, spread = (NamedSharding(_mesh(), spec) for spec in (PartitionSpec(), PartitionSpec(AXIS)))
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated), variables)
+    predict.compile(shapes, jax.ShapeDtypeStruct(part, np.uint8, sharding=spread))
 
 
 def average(tree: Tree) -> Tree:
@@ -221,8 +175,12 @@ def extremes(values: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def replicate(tree: Tree) -> Tree:
-    """Copies a tree of arrays to each device of this process, in the form that the mapped functions take and return."""
-    return jax.device_put(tree, NamedSharding(_mesh(), PartitionSpec()))
+    """Copies a tree of arrays on the host to each device, in the form that the mapped functions take and return."""
+    sharding = NamedSharding(_mesh(), PartitionSpec())
+    if processes.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    # Unlike device_put this does not compare the arrays of all processes.
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf, np.shape(leaf)), tree)
 
 
 def split(batch: Tree) -> Tree:
@@ -244,7 +202,7 @@ def prefetch(batches: Iterable[Tree]) -> Iterator[Tree]:
     """
     waiting = None
     for batch in batches:
-        arriving = jax.device_put(split(batch), NamedSharding(_mesh(), PartitionSpec(AXIS)))
+        arriving = _place(split(batch))
         if waiting is not None:
             yield waiting
         waiting = arriving
@@ -257,15 +215,9 @@ def predict_batch(predict: Callable[..., Tree], variables: Tree, images: np.ndar
 
     Every process passes all images, computes its part, and gets everything: NumPy arrays [B, ...].
     """
-    part = len(images) // process_count()
-    own = images[process_index() * part :][:part]
-    return join(jax.device_get(predict(variables, split(own))))
-
-
-def check_processes() -> None:
-    """Raises UserError if JAX sees other processes that this one is not connected to, as on several TPU hosts."""
-    if jax.process_count() > 1 and not jax.distributed.is_initialized():
-        raise UserError(f'Found {jax.process_count()} JAX processes: start each of them with --distributed.')
+    part = len(images) // processes.process_count()
+    own = images[processes.process_index() * part :][:part]
+    return join(jax.device_get(predict(variables, _place(split(own)))))
 
 
 def check_batch_size(batch_size: int, field: str, slices: int = 1) -> None:
@@ -291,4 +243,50 @@ def cache_compilations(folder: str | os.PathLike[str] | None = None) -> None:
 
 
 def _mesh() -> Mesh:
-    return Mesh(np.array(jax.local_devices()), (AXIS,))
+    return Mesh(np.array(jax.devices()), (AXIS,))
+
+
+def _place(tree: Tree) -> Tree:
+    """Puts arrays of this process, [d, ...], on its d devices, as its part of arrays [D, ...] of all processes."""
+    sharding = NamedSharding(_mesh(), PartitionSpec(AXIS))
+    if processes.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), tree)
+
+
+def _map_over_processes(function: Callable[..., Tree], *, has_state: bool = False) -> Any:
+    """What `jax.pmap` does, over arrays that span all processes: the first argument is whole on every device.
+
+    Args:
+        function: takes what one device holds of each argument, and returns what all devices agree on.
+        has_state: whether the first argument is donated.
+    """
+
+    def on_each_device(whole: Tree, *parts: Tree) -> Tree:
+        # Each device holds a part [1, ...] of the arrays that are spread over them.
+        return function(whole, *jax.tree.map(lambda part: part.reshape(part.shape[1:]), parts))
+
+    def mapped(whole: Tree, *parts: Tree) -> Tree:
+        specs = (PartitionSpec(), *(PartitionSpec(AXIS) for _ in parts))
+        return jax.shard_map(on_each_device, mesh=_mesh(), in_specs=specs, out_specs=PartitionSpec(), check_vma=False)(
+            whole, *parts
+        )
+
+    return jax.jit(mapped, donate_argnums=(0,) if has_state else ())
+
+
+# Until everybody has moved:
+from draem_jax.processes import *  # noqa
+from draem_jax.processes import (
+    connect,
+    check_same,
+    exit_process,
+    explaining_lost_processes,
+    is_main,
+    print_once,
+    process_count,
+    process_index,
+)
+
+check_processes = processes.check_connected
+wait_for_all = processes.meet

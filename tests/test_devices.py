@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from draem_jax import devices
+from draem_jax import devices, processes
 from draem_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -72,11 +72,11 @@ def test_a_batch_that_does_not_divide_is_named_with_what_would(batch_size, slice
 
 def test_a_process_that_says_half_of_where_the_others_are_is_told_the_rest():
     with pytest.raises(UserError, match='--process_index together'):
-        devices.connect(coordinator='localhost:1234', process_count=2)
+        processes.connect(coordinator='localhost:1234', process_count=2)
 
 
 def test_a_process_that_no_environment_knows_is_told_what_to_say():
-    code = 'from draem_jax import devices; devices.connect()'
+    code = 'from draem_jax import processes; processes.connect()'
     result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
     line = result.stderr.splitlines()[-1]
     assert 'UserError: This process cannot connect to the others: coordinator_address' in line

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from draem_jax import devices, run_directory
+from draem_jax import processes, run_directory
 from draem_jax.errors import UserError
 
 Calibration = dict[str, Any]  # What `calibrate` returns.
@@ -219,7 +219,7 @@ def calibrate_run(
     """
     calibration = calibrate(trained.measure(pictures), target_fpr=target_fpr, pixel_target_fpr=pixel_target_fpr)
     settings = trained.settings()
-    if devices.is_main():
+    if processes.is_main():
         write(workdir, calibration, source=source, **settings)
     return calibration
 

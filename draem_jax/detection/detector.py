@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, overload
+from collections.abc import Iterable, Iterator
+from typing import overload
 
 import flax.linen as nn
 import numpy as np
@@ -92,6 +92,7 @@ def load(
     except (KeyError, TypeError) as error:
         raise UserError(f"'config.json' in '{run}' is not one that this version can read: {error}.") from error
     _check_arguments(threshold, pixel_threshold, tile, batch_size)
+    checkpoints.check_step(run, step)  # Now, because a missing one should show before the program is compiled.
     if batch_size is None:
         batch_size = 1 if devices.on_cpu() else usual_batch_size
     batch_size = -(-batch_size // devices.count()) * devices.count()
@@ -131,7 +132,7 @@ class Detector:
         calibration_note: a sentence about the run's calibration, or why this checkpoint has none.
     """
 
-    predict: Callable[..., Any] = dataclasses.field(repr=False)
+    predict: devices.Program = dataclasses.field(repr=False)
     variables: networks.Variables = dataclasses.field(repr=False)
     step: int
     image_size: tuple[int, int]
@@ -254,10 +255,11 @@ def _check_arguments(threshold: float | None, pixel_threshold: float | None, til
 
 
 @functools.cache
-def _predictor(model: nn.Module, score_window: int, image_size: tuple[int, int], batch_size: int) -> Callable[..., Any]:
+def _predictor(model: nn.Module, score_window: int, image_size: tuple[int, int], batch_size: int) -> devices.Program:
     """The compiled program; detectors that agree in these arguments share it."""
     predict = devices.parallel_predict(scoring.make_predict(model, score_window=score_window))
-    return devices.compile_predict(predict, _template(model, image_size), (batch_size, *image_size, 3))
+    devices.compile_predict(predict, _template(model, image_size), (batch_size, *image_size, 3))
+    return predict
 
 
 @functools.cache

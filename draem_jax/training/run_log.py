@@ -78,6 +78,12 @@ def progress_bar(steps_done: int, total_steps: int, *, is_silent: bool = False) 
     return tqdm(initial=steps_done, total=total_steps, unit='step', disable=disable, dynamic_ncols=True)
 
 
+def describe(values: Mapping[str, Any]) -> str:
+    """How fast the training goes and where it is, in a few words for the progress bar."""
+    share = f', MFU {100 * values["mfu"]:.0f} %' if 'mfu' in values else ''
+    return f'{values.get("images_per_second", 0):.0f} images/s{share}, loss {values["loss"]:.3g}'
+
+
 def averages(metrics: Sequence[dict[str, jax.Array]]) -> dict[str, Any]:
     """The mean of each metric over some steps; waits for the devices."""
     return jax.tree.map(lambda *values: np.mean(values), *jax.device_get(metrics))
