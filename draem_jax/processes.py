@@ -2,22 +2,25 @@
 
 JAX numbers them from 0. Process 0, the main one, writes everything that is written once. With a single process, which
 is the usual case, nothing here waits for anybody.
+
+They talk by JAX's coordination service, which runs in process 0 and takes no device. So a process may be late by hours.
+In a collective of the devices it may not: Gloo, which CPUs use, gives up after 30 s.
 """
 
 import contextlib
 import hashlib
+import itertools
 import os
 import pathlib
 import re
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 from draem_jax.errors import UserError, first_line
 
@@ -29,8 +32,16 @@ _LOST = re.compile(
 )
 
 _DAY_IN_MS = 24 * 60 * 60 * 1000
-_SHOWN_BYTES = 200
 _FILE_SERVER_SECONDS = 5  # A file that another host has just written may not be seen at once.
+_LOOK_SECONDS = 1  # how often a process looks whether another one has ended
+_GRACE_SECONDS = 2  # for a process to say itself why it ends, before it is ended because another one has ended
+
+# What the processes write into the coordination service, where all can read it.
+_COMPARED = 'draem_jax/compared'
+_ENDED = 'draem_jax/ended'
+
+_comparisons = itertools.count()  # All processes make the same comparisons in the same order.
+_is_ending = threading.Event()
 
 
 def process_count() -> int:
@@ -97,6 +108,23 @@ def connect(
                 '--coordinator=HOST:PORT --process_count=N --process_index=I.'
             )
         raise UserError(message) from error
+    threading.Thread(target=_end_with_the_others, name='end with the others', daemon=True).start()
+
+
+def _end_with_the_others() -> None:
+    """Ends this process once another one says that it ends with an error.
+
+    Otherwise it would wait in its next step, until the coordination service misses the other's heartbeat and aborts it.
+    """
+    ended = None
+    while ended is None:
+        time.sleep(_LOOK_SECONDS)
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # Nobody has said so.
+            ended = _client().key_value_try_get(_ENDED)
+    time.sleep(_GRACE_SECONDS)
+    if not _is_ending.is_set():
+        print(f'Error: process {ended} has ended with an error, which its own output shows.', file=sys.stderr)
+        exit_process(1)
 
 
 def check_connected() -> None:
@@ -106,11 +134,7 @@ def check_connected() -> None:
 
 
 def meet(name: str) -> None:
-    """Waits until every process has called this with the same `name`.
-
-    JAX's coordination service counts the processes, so no device takes part, and a process may be late by hours. In a
-    collective of the devices it may not: Gloo, for one, gives up after 30 s.
-    """
+    """Waits until every process has called this with the same `name`."""
     if process_count() > 1:
         from orbax.checkpoint import multihost  # It takes a second to import, and one process needs none of it.
 
@@ -127,19 +151,16 @@ def check_same(value: object, shown: str, question: str) -> None:
     """
     if process_count() == 1:
         return
-    digest = hashlib.sha256(repr(value).encode(errors='surrogateescape')).digest()
-    text = shown.encode(errors='replace')[:_SHOWN_BYTES].ljust(_SHOWN_BYTES)
+    digest = hashlib.sha256(repr(value).encode(errors='surrogateescape')).hexdigest()
+    folder = f'{_COMPARED}/{next(_comparisons)}'
+    _client().key_value_set(f'{folder}/{process_index()}', f'{shown} (SHA-256 {digest[:12]})')
     meet('comparison')
-    groups: dict[tuple[str, str], list[str]] = {}
-    for index, row in enumerate(multihost_utils.process_allgather(np.frombuffer(digest + text, np.uint8))):
-        content = row.tobytes()
-        seen = content[32:].decode(errors='replace').strip(), content[:32].hex()[:6]
-        groups.setdefault(seen, []).append(str(index))
+    groups: dict[str, list[str]] = {}
+    for name, text in _client().key_value_dir_get(folder):
+        groups.setdefault(text, []).append(name.rpartition('/')[2])
     if len(groups) > 1:
-        parts = [
-            f'process {", ".join(indices)}: {words} (SHA-256 {name}...)' for (words, name), indices in groups.items()
-        ]
-        raise UserError(f'The processes do not see the same. {"; ".join(parts)}. {question}')
+        parts = [f'Process {", ".join(sorted(indices, key=int))}: {text}.' for text, indices in groups.items()]
+        raise UserError(f'The processes do not see the same. {" ".join(sorted(parts))} {question}')
 
 
 def check_shared_folder(folder: str | os.PathLike[str], flag: str) -> None:
@@ -188,9 +209,23 @@ def explaining_lost_processes() -> Iterator[None]:
 
 
 def exit_process(code: int) -> NoReturn:
-    """Ends this process after an error. One of several ends at once: a normal exit would wait for the others."""
-    if jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    """Ends this process after an error. One of several ends at once, and so do the others, whatever they are doing."""
+    if not jax.distributed.is_initialized():
+        sys.exit(code)
+    _is_ending.set()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    is_first = False
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # Another one was first, or the service is gone.
+        _client().key_value_set(_ENDED, str(process_index()))
+        is_first = True
+    if is_main():  # The service ends with this process, and that would abort those that still need it.
+        time.sleep(2 * _LOOK_SECONDS + (_GRACE_SECONDS if is_first else 0))
+    os._exit(code)
+
+
+def _client() -> Any:
+    """This process's connection to the coordination service."""
+    from orbax.checkpoint import multihost
+
+    return multihost.get_jax_distributed_client()
