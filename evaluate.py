@@ -265,6 +265,7 @@ def _about(workdir: Workdir, step: int, config: ConfigDict, category: str, test:
             'note': test.note,
         },
         'options': config.evaluation.to_dict(),
+        'training_speed': run_directory.training_speed(workdir),
         'calibration': {**thresholds, 'note': note},
     }
 

@@ -17,6 +17,7 @@ import errno
 import json
 import os
 import pathlib
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ HeldOutNames = Mapping[str, Mapping[str, Sequence[str]]]  # {category: {'validat
 
 SCHEMA = 1
 _FINISHED = 'finished.json'
+_SPEEDS = ('images_per_second', 'step_seconds', 'input_wait_seconds', 'tflops_per_second', 'mfu')
 
 # What may change between two starts of one run: where things lie, how often to look, and the length of the training,
 # with which the schedule of the learning rate stretches.
@@ -192,6 +194,16 @@ def read_training_log(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
             if isinstance(line, dict) and isinstance(line.get('step'), int):
                 lines.append(line)
     return lines
+
+
+def training_speed(workdir: str | os.PathLike[str]) -> dict[str, float]:
+    """The speed that metrics.jsonl tells of, as `draem_jax.training.throughput` names it: the median of its lines.
+
+    It has no entry for what no line tells, such as 'mfu' where the peak of the devices is not known.
+    """
+    lines = read_training_log(workdir)
+    values = {name: [line[name] for line in lines if line.get(name) is not None] for name in _SPEEDS}
+    return {name: statistics.median(numbers) for name, numbers in values.items() if numbers}
 
 
 def evaluation_folder(workdir: str | os.PathLike[str], step: int) -> pathlib.Path:

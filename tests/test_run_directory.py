@@ -142,6 +142,15 @@ def test_the_training_log_is_read_without_what_a_crash_cut_short(tmp_path):
     assert log == [{'step': 5, 'loss': 0.5}, {'step': 10, 'loss': 0.25}]
 
 
+def test_the_speed_of_a_training_is_the_median_of_its_log_lines(tmp_path):
+    assert run_directory.training_speed(tmp_path) == {}
+    speeds = [{'loss': 1.0}, *({'images_per_second': value, 'loss': 1.0} for value in (1, 300, 310))]
+    (tmp_path / 'metrics.jsonl').write_text(
+        ''.join(json.dumps({'step': k, **values}) + '\n' for k, values in enumerate(speeds))
+    )
+    assert run_directory.training_speed(tmp_path) == {'images_per_second': 300}
+
+
 def test_the_held_out_images_are_those_of_the_first_start(tmp_path):
     assert run_directory.held_out(tmp_path) is None
     names = {'parts': {'validation': ['train/good/\udcff.png'], 'test': []}}

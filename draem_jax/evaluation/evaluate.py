@@ -153,7 +153,7 @@ def write_evaluation(
     Args:
         workdir: directory of the run.
         folder: where to; made if it is missing.
-        about: what the results begin with: 'step', 'dataset', 'options' and perhaps 'calibration'.
+        about: what the results begin with: 'step', 'dataset', 'options' and perhaps 'calibration', 'training_speed'.
         predict: from `scoring.make_predict`, mapped by `devices.parallel_predict`.
         variables: of the model.
         batches: as `predict_split` takes them.

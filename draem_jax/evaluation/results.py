@@ -136,7 +136,7 @@ def over_categories(by_category: Mapping[str, Results]) -> Results:
         by_category: {category: what results.json of the category holds}.
 
     Returns:
-        dict of 'step', 'dataset', 'options', 'versions' (those of every category), 'metrics' (the means),
+        dict of 'step', 'dataset', 'options', 'training_speed', 'versions' (those of every category), 'metrics' (means),
         'per_category' ({category: metrics}) and 'notes': a mean is None where a category lacks the metric, and the
         note says which.
     """
@@ -152,6 +152,7 @@ def over_categories(by_category: Mapping[str, Results]) -> Results:
         'step': first['step'],
         'dataset': {**first['dataset'], 'category': ','.join(by_category)},
         'options': first['options'],
+        'training_speed': first.get('training_speed', {}),
         'metrics': values,
         'per_category': {category: each['metrics'] for category, each in by_category.items()},
         'notes': notes,
