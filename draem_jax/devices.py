@@ -215,9 +215,7 @@ def predict_batch(predict: Callable[..., Tree], variables: Tree, images: np.ndar
 
     Every process passes all images, computes its part, and gets everything: NumPy arrays [B, ...].
     """
-    part = len(images) // processes.process_count()
-    own = images[processes.process_index() * part :][:part]
-    return join(jax.device_get(predict(variables, _place(split(own)))))
+    return join(jax.device_get(predict(variables, _place(split(_own_part(images))))))
 
 
 def check_batch_size(batch_size: int, field: str, slices: int = 1) -> None:
@@ -244,6 +242,12 @@ def cache_compilations(folder: str | os.PathLike[str] | None = None) -> None:
 
 def _mesh() -> Mesh:
     return Mesh(np.array(jax.devices()), (AXIS,))
+
+
+def _own_part(images: np.ndarray) -> np.ndarray:
+    """This process's part of images [B, H, W, 3] that every process has."""
+    part = len(images) // processes.process_count()
+    return images[processes.process_index() * part :][:part]
 
 
 def _place(tree: Tree) -> Tree:

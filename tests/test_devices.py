@@ -1,8 +1,4 @@
-"""How work is spread over the four devices of the tests; several processes are in test_processes."""
-
-import pathlib
-import subprocess
-import sys
+"""How work is spread over the four devices of the tests; several processes are simulated: see test_processes."""
 
 import jax
 import numpy as np
@@ -10,8 +6,6 @@ import pytest
 
 from draem_jax import devices, processes
 from draem_jax.errors import UserError
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def test_split_gives_each_device_the_next_examples_and_join_takes_it_back():
@@ -70,14 +64,44 @@ def test_a_batch_that_does_not_divide_is_named_with_what_would(batch_size, slice
     devices.check_batch_size(24, 'training.batch_size', slices)
 
 
-def test_a_process_that_says_half_of_where_the_others_are_is_told_the_rest():
-    with pytest.raises(UserError, match='--process_index together'):
-        processes.connect(coordinator='localhost:1234', process_count=2)
+def test_several_processes_compute_what_one_does(monkeypatch):
+    def update(state, batch):
+        mean = devices.average(batch['x'].mean())
+        return {'weight': state['weight'] - mean, 'step': state['step'] + 1}, {'loss': mean}
+
+    random = np.random.default_rng(0)
+    start = {'weight': random.normal(size=(3, 5)).astype(np.float32), 'step': np.int32(7)}
+    batches = [{'x': random.normal(size=(8, 6)).astype(np.float32)} for _ in range(3)]
+
+    def train():
+        run, state, losses = devices.parallel_update(update), devices.replicate(start), []
+        for batch in devices.prefetch(batches):
+            state, metrics, _ = run(state, batch)
+            losses.append(metrics['loss'])
+        predict = devices.parallel_predict(lambda state, images: {'sum': images.sum((1, 2, 3)) + state['weight'].sum()})
+        images = random.integers(0, 256, (8, 4, 4, 3)).astype(np.float32)
+        return jax.device_get((state, losses)), devices.predict_batch(predict, state, images)['sum'] - images.sum(
+            (1, 2, 3)
+        )
+
+    alone = train()
+    calls = []
+    monkeypatch.setattr(processes, 'process_count', lambda: 2)  # What there is to JAX is one process of four devices.
+    monkeypatch.setattr(processes, 'meet', calls.append)
+    monkeypatch.setattr(devices, '_own_part', lambda images: images)
+    together = train()
+    jax.tree.map(np.testing.assert_array_equal, alone, together)
+    assert calls == ['compiled'] * 2  # Once for each program, however often it runs.
 
 
-def test_a_process_that_no_environment_knows_is_told_what_to_say():
-    code = 'from draem_jax import processes; processes.connect()'
-    result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
-    line = result.stderr.splitlines()[-1]
-    assert 'UserError: This process cannot connect to the others: coordinator_address' in line
-    assert '--coordinator=HOST:PORT --process_count=N --process_index=I' in line
+def test_several_processes_stop_in_the_step_after_the_one_that_asked(monkeypatch):
+    monkeypatch.setattr(processes, 'process_count', lambda: 2)
+    monkeypatch.setattr(processes, 'meet', lambda name: None)
+    run = devices.parallel_update(lambda state, batch: (state, batch.sum()))
+    state, stops = devices.replicate(np.zeros(3, np.float32)), []
+    for batch, asks in zip(
+        devices.prefetch([np.ones((8, 1), np.float32)] * 4), (False, True, False, False), strict=True
+    ):
+        state, _, stop = run(state, batch, asks)
+        stops.append(stop)
+    assert stops == [False, False, True, False]
