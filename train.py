@@ -43,6 +43,7 @@ from draem_jax.training.throughput import Throughput
 from draem_jax.training.update import make_update
 
 _PICTURE_ROWS = 6
+_SMALLER_EVALUATION = 'A smaller --config.evaluation.batch_size takes less of it.'
 _VALIDATION_SEED = 2**31 - 1  # All runs validate on the same examples. No training may have this seed (config_checks).
 
 
@@ -192,14 +193,15 @@ def calibrate(config: ConfigDict, workdir: str, step: int, held_out: Bank) -> No
     if not len(held_out):
         return
     options = config.evaluation
-    calibrated = calibration.calibrate_run(
-        workdir,
-        detector.load(workdir, step, batch_size=options.batch_size),
-        iter(held_out),
-        source='held-out normal images of the training split',
-        target_fpr=options.target_fpr,
-        pixel_target_fpr=options.pixel_target_fpr,
-    )
+    with memory.explaining_full_memory(_SMALLER_EVALUATION):
+        calibrated = calibration.calibrate_run(
+            workdir,
+            detector.load(workdir, step, batch_size=options.batch_size),
+            iter(held_out),
+            source='held-out normal images of the training split',
+            target_fpr=options.target_fpr,
+            pixel_target_fpr=options.pixel_target_fpr,
+        )
     processes.print_once(calibration.describe(calibrated))
 
 
@@ -207,9 +209,9 @@ def advise_on_memory(config: ConfigDict) -> str:
     """What to change where a device's memory is full."""
     training, (height, width) = config.training, config.dataset.image_size
     return (
-        f'Less of it take a smaller --config.training.batch_size ({training.batch_size} now), a larger '
+        f'What takes less: a smaller --config.training.batch_size ({training.batch_size} now), a larger '
         f'--config.training.accumulation_slices ({training.accumulation_slices} now), --config.model.remat=True '
-        f'({config.model.remat} now) and a smaller --config.dataset.image_size ({height} x {width} now).'
+        f'({config.model.remat} now), a smaller --config.dataset.image_size ({height} x {width} now).'
     )
 
 
@@ -243,8 +245,8 @@ def first_state(
     variables = networks.init_variables(model, tuple(config.dataset.image_size), config.training.seed)
     state = restore_newest_state(manager, init_state(variables, optimizer))
     step = None if state is None else int(state.step)
-    found = 'no checkpoint' if step is None else f'a checkpoint of step {step}'
-    processes.check_same(step, found, 'Is --workdir a folder that all hosts share?')
+    newest = 'no checkpoint' if step is None else f'a checkpoint of step {step}'
+    processes.check_same(step, newest, 'Is --workdir a folder that all hosts share?')
     if state is not None:
         processes.print_once(f'Going on from step {step}.')
         return state
@@ -297,7 +299,8 @@ def make_look(
         if not is_validation_due and not is_picture_due:
             return
         examples = make_examples()
-        outputs = validation.predict_all(predict, state.variables, examples['augmented'], batch_size)
+        with memory.explaining_full_memory(_SMALLER_EVALUATION):
+            outputs = validation.predict_all(predict, state.variables, examples['augmented'], batch_size)
         if is_validation_due:
             log.scalars(step, validation.scores(outputs, examples['mask']))
         if is_picture_due:
