@@ -1,100 +1,46 @@
-"""The part that `train_step` and `inference` share: processes that do the same work in turns.
+"""The part that `train_step` and `inference` share: processes that do the same work, ours and PyTorch's.
 
-Each contender is a process of its own, so that no library meets another's threads and memory. All contenders do a few
-steps one after the other, again and again, so that other work on the machine slows all of them alike. This file needs
-nothing but Python, because the contenders import it in environments of their own.
+Each contender is a process of its own, so that no library meets another's threads and memory. On a CPU all contenders
+do a few steps one after the other, again and again, so that other work on the machine slows all of them alike. On an
+accelerator a contender needs the memory for itself: whole runs take turns, A B A B, each from the start of a process to
+its end.
+
+This process does without JAX, which would take memory from the contenders.
 """
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import traceback
 
-# TFLOP/s of one device in dense bfloat16 matrix products (float16 on the T4, which has no bfloat16). The keys are parts
-# of the names that JAX gives devices; the first that fits counts. Sources: NVIDIA's data sheets of A100, H100 (SXM; the
-# PCIe card is slower), H200, L4, T4 and of the Ada architecture (float32 accumulation), half of what they give with
-# sparsity; Google Cloud's pages of TPU v4, v5e, v5p and v6e.
-PEAKS = {
-    'H100 PCIe': 756.0,
-    'H100': 989.0,
-    'H200': 989.0,
-    'A100': 312.0,
-    'L4': 121.0,
-    'T4': 65.0,
-    'RTX 4090': 165.2,
-    'TPU v4': 275.0,
-    'TPU v5 lite': 197.0,
-    'TPU v5e': 197.0,
-    'TPU v5': 459.0,
-    'TPU v6': 918.0,
-}
+from benchmarks import contenders, kernels, rows, serving
 
 CPU_SIZES, ACCELERATOR_SIZES = '64:16/8,128:32/16', '256:128/64'
 CPU_VARIANTS = 'float32,float32+channels_last,bfloat16+channels_last'
-CUDA_VARIANTS = 'float32,tf32,bfloat16+channels_last,bfloat16+channels_last+compile'
+CUDA_VARIANTS = 'bfloat16+channels_last+compile,bfloat16+channels_last,tf32+channels_last,tf32,float32'
+
+_PROFILED_STEPS = 5
 
 
-def serve(answer):
-    """Answers each line of standard input with a line of JSON: what `answer(*words)` returns, or its error.
+class Results:
+    """A dict that `save` writes to a JSON file: all of it, or what was there before stays."""
 
-    Libraries print to standard error meanwhile, so that their lines are not taken for answers.
-    """
-    replies = os.fdopen(os.dup(1), 'w', buffering=1)
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        try:
-            reply = answer(*line.split())
-        except Exception as error:  # The other contenders go on.
-            traceback.print_exc(file=sys.stderr)
-            reply = {'error': f'{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ""}'}
-        replies.write(json.dumps(reply) + '\n')
+    def __init__(self, path, **start):
+        self.path, self.data = path, start
+        self.save()
 
-
-class Contender:
-    """A process that runs `serve`, until `close`.
-
-    Attributes:
-        name: for the table.
-        error: why it no longer takes part, or None.
-    """
-
-    def __init__(self, name, command, verbose=False):
-        self.name, self.error = name, None
-        errors = None if verbose else subprocess.DEVNULL
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, bufsize=1
-        )
-
-    def ask(self, *words):
-        """The answer to a request; None where there is none, with `error` saying why."""
-        if self.error:
-            return None
-        try:
-            self._process.stdin.write(' '.join(map(str, words)) + '\n')
-            reply = json.loads(self._process.stdout.readline() or '{"error": "The process ended."}')
-        except (OSError, ValueError) as error:
-            reply = {'error': str(error)}
-        self.error = reply.get('error')
-        return None if self.error else reply
-
-    def close(self):
-        self._process.stdin.close()
-        self._process.wait()
-
-
-def backend():
-    """What JAX runs on here: 'cpu', 'gpu' or 'tpu'. Asks another process, so that this one stays without JAX."""
-    code = 'import jax; print(jax.default_backend())'
-    return subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True).stdout.split()[-1]
-
-
-def peak(device):
-    """TFLOP/s of a device by its name, or None."""
-    return next((value for name, value in PEAKS.items() if name in device), None)
+    def save(self):
+        if not self.path:
+            return
+        partial = f'{self.path}.partial'
+        with open(partial, 'w', encoding='utf-8') as file:
+            json.dump(self.data, file, indent=2)
+        os.replace(partial, self.path)
 
 
 def parse_sizes(text):
@@ -105,118 +51,190 @@ def parse_sizes(text):
     return sizes
 
 
-def commands(flags, size, widths, batch):
-    """{name: command} for ours in each dtype and for PyTorch in each variant."""
-    shape = [f'--size={size}', f'--widths={widths[0]}/{widths[1]}', f'--batch={batch}']
-    contenders = {}
-    for dtype in flags.dtype.split(','):
-        command = [sys.executable, '-m', 'benchmarks.ours', *shape, f'--dtype={dtype}']
-        if flags.remat:
-            command.append('--remat')
-        contenders[f'draem_jax {dtype}{" remat" if flags.remat else ""}'] = command
-    if flags.pytorch:
-        python = sys.executable if flags.pytorch == 'python' else flags.pytorch
-        for variant in flags.variants.split(','):
-            command = [python, '-m', 'benchmarks.pytorch_opponent', *shape, f'--variant={variant}']
-            command.append(f'--threads={flags.threads}')
-            contenders[f'PyTorch {variant}'] = command
-    return contenders
+class Contest:
+    """Measures configurations one after the other, and keeps what it knows on disk.
 
-
-def compete(running, work, repeats, steps):
-    """{name: seconds a step in each round} of all contenders, which run one after the other in every round."""
-    for one in running:
-        one.ask(work, steps)  # Compiles, and allocates memory.
-    seconds = {one.name: [] for one in running}
-    for _ in range(repeats):
-        for one in running:
-            reply = one.ask(work, steps)
-            seconds[one.name].append(reply['seconds'] if reply else None)
-    return seconds
-
-
-def describe(one, facts, seconds, reference, work, batch):
-    """A row of the table and of the JSON file."""
-    row = {'name': one.name, 'batch': batch, 'error': one.error}
-    if one.error:
-        return row
-    memory = one.ask('memory')
-    median = statistics.median(seconds)
-    work_share = {'train': 3, 'predict': 1}[work]  # The backward pass counts twice: gradients of inputs and of kernels.
-    rate = 1e-12 * facts['forward_flops'] * batch * work_share / median
-    measured = {
-        'seconds': seconds,
-        'median': median,
-        'least': min(seconds),
-        'most': max(seconds),
-        'images_per_second': batch / median,
-        'tflops': rate,
-        'share_of_peak': rate / facts['peak_tflops'] if facts['peak_tflops'] else None,
-        'share_of_measured': rate / facts['matrix_tflops'],
-        'relative': statistics.median(a / b for a, b in zip(seconds, reference, strict=True)) if reference else None,
-    }
-    return row | measured | (memory or {})
-
-
-def check_parameters(facts):
-    """Raises SystemExit unless all contenders that answered have the same number of parameters."""
-    counts = {name: answer['parameters'] for name, answer in facts.items() if answer}
-    if len(set(counts.values())) > 1:
-        raise SystemExit(f'Error: the contenders are not the same networks: {counts} parameters.')
-
-
-def check_losses(running):
-    """Trains the first of ours and of PyTorch three steps from the same weights on one batch and compares the losses.
-
-    Raises:
-        SystemExit: the first losses, which have the same weights, differ by more than 1e-4 of their value. The later
-            losses come after updates and so show the gradients. They may differ by 1e-2, because Adam's first steps
-            follow the sign of a gradient, however small the gradient is.
+    Args:
+        work: 'train' or 'predict'.
+        flags: of the command line.
+        device: from `contenders.look_at_device`.
+        clock: ends it.
+        results: where everything goes.
     """
-    ours = next(one for one in running if one.name.startswith('draem_jax'))
-    theirs = next((one for one in running if one.name.startswith('PyTorch')), None)
-    if theirs is None:
-        raise SystemExit('Error: --check compares with PyTorch: pass --pytorch as well.')
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, 'start.npz')
-        pair = [one.ask('losses', path) for one in (ours, theirs)]
-    for one in (ours, theirs):
-        if one.error:
-            raise SystemExit(f'Error: {one.name}: {one.error}')
-    worst = 0.0
-    for step, (a, b) in enumerate(zip(*(reply['losses'] for reply in pair), strict=True), 1):
-        for name in a:
-            difference = abs(a[name] - b[name]) / abs(a[name])
-            worst = max(worst, difference / (1e-4 if step == 1 else 1e-2))
-            print(f'  step {step}  {name:6}{a[name]:14.8f}{b[name]:14.8f}  relative difference {difference:.1e}')
-    difference = abs(pair[0]['map_mean'] - pair[1]['map_mean']) / pair[0]['map_mean']
-    print(f'  anomaly map afterwards, mean: relative difference {difference:.1e}')
-    if max(worst, difference / 1e-2) > 1:
-        raise SystemExit('Error: the networks or the losses are not the same.')
 
+    def __init__(self, work, flags, device, clock, results):
+        self._work, self._flags, self._device, self._clock, self._results = work, flags, device, clock, results
+        self._ceilings = results.data['ceilings']
 
-def print_rows(rows):
-    """The table of one configuration."""
-    for row in rows:
-        if row['error']:
-            print(f'{row["name"]:42}  {row["error"]}')
-            continue
-        share = '' if row['share_of_peak'] is None else f'{100 * row["share_of_peak"]:.0f} %'
-        relative = '' if row['relative'] is None else f'{row["relative"]:.2f}'
+    def start(self, entry):
+        """A process of the entry."""
+        return serving.Contender(
+            entry.command, self._clock, 60 * self._flags.patience, entry.environment, self._flags.verbose
+        )
+
+    def measure(self, size, widths, batch):
+        """Measures one configuration; prints its table and saves its rows, however it ends.
+
+        Raises:
+            TimeOver: the clock ran down.
+        """
+        print(f'\n{size} px, widths {widths[0]}/{widths[1]}, batch {batch}', flush=True)
+        entries = contenders.make_entries(self._flags, self._device, size, widths, batch)
+        configuration = {'size': size, 'widths': widths, 'batch': batch, 'facts': {}, 'rows': []}
+        self._results.data['configurations'].append(configuration)
+
+        def save():
+            configuration['facts'] = {entry.name: entry.facts for entry in entries}
+            configuration['rows'] = rows.make_rows(
+                entries, self._work, batch, self._ceilings, are_paired=not self._flags.turns
+            )
+            self._results.save()
+
+        run = self._run_by_turns if self._flags.turns else self._run_interleaved
+        try:
+            run(entries, save)
+        finally:
+            save()
+            rows.print_rows(configuration['rows'])
+
+    def _run_by_turns(self, entries, save):
+        rounds = math.ceil(self._flags.repeats / self._flags.turns)
+        for turn in range(self._flags.turns):
+            for entry in entries:
+                if entry.error:
+                    continue
+                with self.start(entry) as process:
+                    self._introduce(entry, process, entries)
+                    self._warm_up(entry, process)
+                    before = len(entry.seconds)
+                    while len(entry.seconds) < before + rounds and self._one_round(entry, process):
+                        save()
+                    entry.memory = process.ask('memory') or entry.memory
+                    save()
+                    new = entry.seconds[before:]
+                    said = f'{1e3 * statistics.median(new):.2f} ms' if new else entry.error
+                    print(f'  turn {turn + 1}: {entry.name}: {said}', flush=True)
+                    if not entry.error:
+                        self._find_ceilings(entry, process)
+                        self._profile(entry, process)
+                    save()
+
+    def _run_interleaved(self, entries, save):
+        with contextlib.ExitStack() as stack:
+            running = []
+            for entry in entries:
+                process = stack.enter_context(self.start(entry))
+                running.append((entry, process))
+                self._introduce(entry, process, entries)
+                # Before the next one starts, which would slow the products that are measured.
+                self._find_ceilings(entry, process)
+            for entry, process in running:
+                self._warm_up(entry, process)
+            for _ in range(self._flags.repeats):
+                for entry, process in running:
+                    self._one_round(entry, process)
+                save()
+            for entry, process in running:
+                if not entry.error:
+                    entry.memory = process.ask('memory') or {}
+                    self._profile(entry, process)
+
+    def _introduce(self, entry, process, entries):
+        entry.facts = entry.facts or process.ask('describe')
+        entry.error, entry.detail = process.error, process.detail
+        ours = next((other.facts for other in entries if other.facts), None)
+        if entry.facts and entry.facts['parameters'] != ours['parameters']:
+            entry.error = f'{entry.facts["parameters"]:,} parameters, not {ours["parameters"]:,} as the first'
+
+    def _warm_up(self, entry, process):
+        """Some steps that do not count: they compile, and allocate memory."""
+        if not entry.error:
+            reply = process.ask('warm_up', self._work, self._flags.steps)
+            entry.error, entry.detail = process.error, process.detail
+            if reply:
+                entry.warm_up.append(reply['seconds'])
+
+    def _one_round(self, entry, process):
+        """Whether a round of steps was measured."""
+        if not entry.error:
+            reply = process.ask(self._work, self._flags.steps)
+            entry.error, entry.detail = process.error, process.detail
+            if reply:
+                entry.seconds.append(reply['seconds'])
+        return not entry.error
+
+    def _find_ceilings(self, entry, process):
+        if entry.error or not entry.is_ours or entry.precision in self._ceilings:
+            return
+        found = process.ask('ceilings')
+        if found is None:
+            print(f'  {entry.name}: no ceilings: {process.error}', flush=True)
+            return
+        self._ceilings[entry.precision] = found
         print(
-            f'{row["name"]:42}{1e3 * row["median"]:10.2f}{1e3 * row["least"]:10.2f}{1e3 * row["most"]:10.2f}'
-            f'{row["images_per_second"]:10.1f}{row["tflops"]:9.3f}{share:>7}'
-            f'{100 * row["share_of_measured"]:7.0f} %{row["peak_mb"]:9.0f}{relative:>8}',
+            f'  {entry.facts["device"]}: matrix product {found["matrix_tflops"]:.3f} TFLOP/s in {entry.precision}, '
+            f'memory {found["copy_tbps"]:.3f} TB/s',
             flush=True,
         )
 
+    def _profile(self, entry, process):
+        if not self._flags.profile or not entry.is_ours or entry.profile:
+            return
+        size, batch = (entry.facts[name] for name in ('size', 'batch'))
+        name = f'{size}px_batch{batch}_{entry.name.removeprefix("draem_jax ").replace(" ", "_")}'
+        folder = os.path.abspath(os.path.join(self._flags.profile, name))
+        entry.profile = process.ask('profile', _PROFILED_STEPS, folder)
+        if entry.profile is None:
+            print(f'  {entry.name}: no profile: {process.error}', flush=True)
+            return
+        ceilings = self._ceilings.get(entry.precision)
+        for row in entry.profile['roofline'] if ceilings else ():
+            row['least_ms'] = rows.least_ms(row, ceilings['matrix_tflops'], ceilings['copy_tbps'])
+        print(f'\n{entry.name}, {size} px, batch {batch}: {entry.profile["step_ms"]:.2f} ms a step while traced')
+        print(f'  trace: {entry.profile["trace"]}')
+        kernels.print_table(entry.profile)
 
-def main(work, doc):
-    """Measures 'train' or 'predict' as the command line says."""
+    def check(self, size, widths, batch):
+        """Compares three training steps with PyTorch, both in full float32; returns what is wrong, or None.
+
+        Raises:
+            TimeOver: the clock ran down.
+        """
+        print(f'\nCheck: losses of three steps from the same weights, {size} px, batch {batch}, full float32')
+        pair = [
+            contenders.our_entry(self._flags, self._device, 'float32_highest', size, widths, batch),
+            contenders.pytorch_entry(self._flags, self._device, 'float32', size, widths, batch),
+        ]
+        replies, error = [], None
+        with tempfile.TemporaryDirectory() as folder:
+            for entry in pair:
+                with self.start(entry) as process:
+                    replies.append(process.ask('losses', os.path.join(folder, 'start.npz')))
+                if process.error:
+                    error = f'{entry.name}: {process.error}'
+                    break
+        if not error:
+            lines, error = rows.compare_losses(*replies)
+            print('\n'.join(lines), flush=True)
+        report = {'size': size, 'widths': widths, 'batch': batch, 'error': error}
+        report |= dict(zip(('ours', 'pytorch'), replies, strict=False))
+        self._results.data['checks'].append(report)
+        self._results.save()
+        if error:
+            print(f'The check failed: {error}', flush=True)
+        return error
+
+
+def parse_flags(work, doc):
+    """The command line, complete but for what depends on the device."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--sizes', help=f'pixels:widths; {CPU_SIZES} on a CPU, {ACCELERATOR_SIZES} elsewhere')
     parser.add_argument('--batch', help='images a step; 8 on a CPU, 8,16,32,64 elsewhere')
-    parser.add_argument('--dtype', help='of ours: float32 on a CPU, bfloat16,float32 elsewhere')
+    parser.add_argument(
+        '--dtype',
+        help=f'of ours: {", ".join(contenders.DTYPES)}; float32 on a CPU, bfloat16,float32 elsewhere. float32 is what '
+        'JAX makes of it unless told otherwise, TF32 on recent cards of NVIDIA, and is named so',
+    )
     parser.add_argument('--remat', action='store_true', help='ours with model.remat: less memory, more time')
     parser.add_argument(
         '--pytorch', help='a Python that has torch, or "python" for this one; without it, ours runs alone'
@@ -225,72 +243,111 @@ def main(work, doc):
     parser.add_argument(
         '--threads', type=int, default=0, help='pin all contenders to this many cores of a CPU; 0: do not pin'
     )
-    parser.add_argument('--repeats', type=int, default=15, help='rounds, whose median counts')
+    parser.add_argument('--repeats', type=int, default=15, help='rounds of each contender, whose median counts')
     parser.add_argument('--steps', type=int, default=3, help='steps in each round')
-    parser.add_argument('--check', action='store_true', help='compare the losses of ours and of PyTorch first')
+    parser.add_argument(
+        '--turns',
+        type=int,
+        help='whole runs of each contender, one contender at a time, which share the rounds; 2 on accelerators. '
+        '0, on a CPU: all run, and take turns in every round',
+    )
+    parser.add_argument(
+        '--minutes',
+        type=float,
+        default=0,
+        help='end after so long with what there is; the order is that of --sizes, --batch, --dtype, --variants. '
+        '0: no limit',
+    )
+    parser.add_argument(
+        '--patience', type=float, default=15, help='minutes within which a contender answers, or is out'
+    )
+    parser.add_argument(
+        '--check', action='store_true', help='compare the losses of ours and of PyTorch in full float32 first'
+    )
+    if work == 'train':
+        parser.add_argument(
+            '--profile',
+            nargs='?',
+            const='trace',
+            help='trace a few of our steps into this folder ("trace" if none is named), and show the kernels',
+        )
     parser.add_argument('--verbose', action='store_true', help='show what the contenders print')
-    parser.add_argument('--out', help='a JSON file for the figures')
+    parser.add_argument('--out', help='a JSON file for the figures, complete after every round')
     flags = parser.parse_args()
-
-    if flags.threads:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.threads])  # Children inherit it.
-    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # Others need memory too.
-    os.environ.setdefault('CUDA_VISIBLE_DEVICES', '0')
-    on_cpu = backend() == 'cpu'
-    flags.sizes = flags.sizes or (CPU_SIZES if on_cpu else ACCELERATOR_SIZES)
-    flags.batch = flags.batch or ('8' if on_cpu else '8,16,32,64')
-    flags.dtype = flags.dtype or ('float32' if on_cpu else 'bfloat16,float32')
-    flags.variants = flags.variants or (CPU_VARIANTS if on_cpu else CUDA_VARIANTS)
-
+    flags.profile = getattr(flags, 'profile', None)
+    if flags.check and not flags.pytorch:
+        parser.error('--check compares with PyTorch: pass --pytorch as well.')
+    if flags.out and not os.path.isdir(os.path.dirname(flags.out) or '.'):
+        parser.error(f'--out={flags.out}: there is no such folder.')
+    unknown = [dtype for dtype in (flags.dtype or 'float32').split(',') if dtype not in contenders.DTYPES]
+    if unknown:
+        parser.error(f'--dtype={flags.dtype}: {unknown[0]} is none of {", ".join(contenders.DTYPES)}.')
     try:
-        sizes = parse_sizes(flags.sizes)
+        flags.parsed_sizes = parse_sizes(flags.sizes) if flags.sizes else None
     except ValueError:
         parser.error(f'--sizes={flags.sizes}: expected pixels:widths as in {CPU_SIZES}.')
-    table = []
-    for size, *widths in sizes:
-        for batch in map(int, flags.batch.split(',')):
-            running, facts = [], {}
-            try:
-                for name, command in commands(flags, size, widths, batch).items():
-                    running.append(Contender(name, command, flags.verbose))
-                    # Asked before the next one starts, which would slow the matrix products that are measured here.
-                    facts[name] = running[-1].ask('facts')
-                check_parameters(facts)
-                ours = facts[running[0].name]
-                if ours is None:
-                    raise SystemExit(f'Error: {running[0].error} --verbose shows more.')
-                peak_tflops = peak(ours['device'])
-                print(
-                    f'\n{size} px, widths {widths[0]}/{widths[1]}, batch {batch}; {ours["parameters"]:,} parameters; '
-                    f'{ours["device"]}, matrix product {ours["matrix_tflops"]:.3f} TFLOP/s in {ours["dtype"]}'
-                    f'{f", peak {peak_tflops:.0f} in bfloat16" if peak_tflops else ""}'
-                )
-                if flags.check:
-                    check_losses(running)
-                seconds = compete(running, work, flags.repeats, flags.steps)
-                reference = next((seconds[one.name] for one in running if one.name.startswith('PyTorch')), None)
-                if reference and None in reference:
-                    reference = None
-                shared = {'forward_flops': ours['forward_flops'], 'peak_tflops': peak_tflops}
-                rows = []
-                for one in running:
-                    rate = (facts[one.name] or ours).get('matrix_tflops') or ours['matrix_tflops']
-                    known = shared | {'matrix_tflops': rate}
-                    rows.append(describe(one, known, seconds[one.name], reference, work, batch))
-            finally:
-                for one in running:
-                    one.close()
-            print(
-                f'{"":42}{"ms":>10}{"least":>10}{"most":>10}{"images/s":>10}{"TFLOP/s":>9}{"peak":>7}{"matrix":>9}'
-                f'{"MB":>9}{"ratio":>8}'
-            )
-            print_rows(rows)
-            table.append({'size': size, 'widths': widths, 'batch': batch, 'facts': facts, 'rows': rows})
-    if on_cpu:
-        print("\nMB: the process's largest resident memory, libraries included. ", end='')
-    else:
-        print('\nMB: the largest memory in use on the device. ', end='')
-    print('ratio: of the time to that of the first PyTorch row, median over rounds.')
-    if flags.out:
-        with open(flags.out, 'w', encoding='utf-8') as file:
-            json.dump({'work': work, 'threads': flags.threads, 'configurations': table}, file, indent=2)
+    return flags
+
+
+def check_pytorch(python):
+    """Raises SystemExit unless a Python has torch and NumPy. Without importing them: that takes seconds."""
+    code = 'import importlib.util as u; print(*[n for n in ("torch", "numpy") if not u.find_spec(n)])'
+    try:
+        done = subprocess.run([python, '-c', code], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(f'Error: --pytorch={python}: expected a Python that has torch: {error}') from None
+    if done.stdout.strip():
+        raise SystemExit(f'Error: {python} has no {done.stdout.strip().replace(" ", ", no ")}: install it there.')
+
+
+def main(work, doc):
+    """Measures 'train' or 'predict' as the command line says. Ends with 1 if a check failed or nothing was measured."""
+    flags = parse_flags(work, doc)
+    clock = serving.Clock(flags.minutes)
+    serving.end_on_signals()
+    if flags.threads:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: flags.threads])  # Children inherit it.
+    os.environ.setdefault('CUDA_VISIBLE_DEVICES', '0')
+    if flags.pytorch:
+        check_pytorch(sys.executable if flags.pytorch == 'python' else flags.pytorch)
+    device = contenders.look_at_device()
+    on_cpu = device['backend'] == 'cpu'
+    if 'tf32' in (flags.dtype or '').split(',') and not contenders.has_tf32(device):
+        raise SystemExit(f'Error: --dtype=tf32: {device["kind"]} has no TF32; take float32.')
+    sizes = flags.parsed_sizes or parse_sizes(CPU_SIZES if on_cpu else ACCELERATOR_SIZES)
+    batches = [int(batch) for batch in (flags.batch or ('8' if on_cpu else '8,16,32,64')).split(',')]
+    flags.dtype = flags.dtype or ('float32' if on_cpu else 'bfloat16,float32')
+    flags.variants = flags.variants or (CPU_VARIANTS if on_cpu else CUDA_VARIANTS)
+    flags.turns = (0 if on_cpu else 2) if flags.turns is None else flags.turns
+
+    results = Results(
+        flags.out,
+        work=work,
+        command=sys.argv[1:],
+        threads=flags.threads,
+        device=device,
+        checks=[],
+        ceilings={},
+        configurations=[],
+        unfinished=[[*numbers, batch] for numbers in sizes for batch in batches],
+    )
+    contest = Contest(work, flags, device, clock, results)
+    failed = False
+    try:
+        for size, *widths in sizes:
+            if flags.check:
+                failed |= contest.check(size, widths, batches[0]) is not None
+            for batch in batches:
+                contest.measure(size, widths, batch)
+                results.data['unfinished'].remove([size, *widths, batch])
+                results.save()
+    except serving.TimeOver:
+        left = '; '.join(f'{size} px, {a}/{b}, batch {batch}' for size, a, b, batch in results.data['unfinished'])
+        print(f'\nThe {flags.minutes:g} minutes are over. Not measured, or not to the end: {left}')
+    memory = "the process's largest resident memory, libraries included" if on_cpu else 'the most in use on the device'
+    print(f"\nMB: {memory}. peak: the maker's figure for bfloat16; matrix: products measured here in that precision.")
+    for check in results.data['checks']:
+        if check['error']:
+            print(f'The check at {check["size"]} px failed: {check["error"]}')
+    measured = any('median' in row for each in results.data['configurations'] for row in each['rows'])
+    sys.exit(int(failed or not measured))

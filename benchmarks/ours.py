@@ -1,10 +1,14 @@
 """Our side of `train_step` and `inference`, which start it: does what each line of its standard input says.
 
-facts            parameters, products, device, a measured rate of matrix products, versions
+describe         parameters, products, shape, device, versions
+warm_up WORK N   a first `train N` or `predict N`: seconds of all, compilation included
 train N          N training steps: seconds each
 predict N        N batches of inference: seconds each
 losses FILE      writes weights and a batch to FILE (npz), trains three steps on them: the losses of each
 memory           the largest memory so far
+ceilings         what the device can do at best: measured rates of matrix products and of memory
+facts            `describe` and `ceilings` together
+profile N FOLDER traces N training steps into FOLDER: a table of kernels, and what they have to do at least
 """
 
 import argparse
@@ -16,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import contest
+from benchmarks import kernels, roofline, serving
 from draem_jax import devices
 from draem_jax.model import networks, scoring
 from draem_jax.training.optimizer import make_optimizer
@@ -38,20 +42,34 @@ def score_window(size):
     return max(1, round(21 * size / 256) // 2 * 2 + 1)
 
 
-def matrix_rate(dtype):
-    """TFLOP/s of a square matrix product in `dtype` on the first device, the best of five measurements."""
-    side = 1024 if jax.default_backend() == 'cpu' else 8192
-    product = jax.jit(lambda a, b: a @ b)
-    a = jnp.ones((side, side), dtype)
-    product(a, a).block_until_ready()
+def best_seconds(function, *arguments, calls=10):
+    """Seconds of a call, from the best of five times `calls` calls one after the other."""
+    jax.block_until_ready(function(*arguments))
     best = float('inf')
     for _ in range(5):
         start = time.perf_counter()
-        for _ in range(4):
-            out = product(a, a)
-        out.block_until_ready()
-        best = min(best, (time.perf_counter() - start) / 4)
-    return 2e-12 * side**3 / best
+        for _ in range(calls):
+            out = function(*arguments)
+        jax.block_until_ready(out)
+        best = min(best, (time.perf_counter() - start) / calls)
+    return best
+
+
+def matrix_rate(dtype):
+    """TFLOP/s of a square matrix product in `dtype` on the first device, in JAX's default precision.
+
+    The numbers are random, as those of a network look: on constants cards take less power and are up to 13 % faster.
+    """
+    side = 1024 if devices.on_cpu() else 8192
+    a, b = (jax.random.normal(jax.random.key(seed), (side, side), dtype) for seed in (0, 1))
+    return 2e-12 * side**3 / best_seconds(jax.jit(jnp.matmul), a, b)
+
+
+def copy_rate():
+    """TB/s of the first device's memory, reading and writing counted, when an array is multiplied by a number."""
+    length = 2**24 if devices.on_cpu() else 2**28
+    x = jax.random.normal(jax.random.key(0), (length,), jnp.float32)
+    return 2e-12 * x.nbytes / best_seconds(jax.jit(lambda x: 1.5 * x), x)
 
 
 def ordered(tree):
@@ -73,7 +91,7 @@ class Side:
         if remat:
             options['remat'] = True
         self._model = networks.make_model(**options, axis_name=devices.AXIS)
-        self._size, self._dtype = size, dtype
+        self._size, self._dtype, self._batch_size = size, dtype, batch
         self._variables = networks.init_variables(self._model, (size, size), seed=0)
         optimizer = make_optimizer(lambda step: 1e-4)
         self._start = init_state(self._variables, optimizer)  # on the host
@@ -84,16 +102,28 @@ class Side:
         self._batch = draw_batch(batch, size)
         self._state = self._placed = None
 
-    def facts(self):
+    def describe(self):
         return {
             'parameters': sum(leaf.size for leaf in jax.tree.leaves(self._variables['params'])),
             'forward_flops': networks.forward_flops(self._model, (self._size, self._size)),
             'device': jax.devices()[0].device_kind,
             'devices': devices.count(),
             'dtype': self._dtype,
-            'matrix_tflops': matrix_rate(self._dtype),
+            'size': self._size,
+            'batch': self._batch_size,
             'versions': f'jax {jax.__version__}',
         }
+
+    def ceilings(self):
+        return {'matrix_tflops': matrix_rate(self._dtype), 'copy_tbps': copy_rate()}
+
+    def facts(self):
+        return self.describe() | self.ceilings()
+
+    def warm_up(self, work, count):
+        start = time.perf_counter()
+        getattr(self, work)(count)
+        return {'seconds': time.perf_counter() - start}
 
     def train(self, count):
         state = devices.replicate(self._start) if self._state is None else self._state
@@ -127,6 +157,27 @@ class Side:
         outputs = devices.predict_batch(self._predict, variables, self._batch['augmented'])
         return {'losses': losses, 'map_mean': float(outputs['map'].mean())}
 
+    def profile(self, count, folder):
+        self.train(1)
+        # Python's own frames would be most of the trace, and slow the steps.
+        options = jax.profiler.ProfileOptions()
+        options.python_tracer_level = 0
+        state = self._state
+        jax.profiler.start_trace(folder, profiler_options=options)
+        start = time.perf_counter()
+        for _ in range(count):
+            state, metrics, _ = self._update(state, devices.split(self._batch))
+        jax.block_until_ready((state, metrics))
+        seconds = time.perf_counter() - start
+        jax.profiler.stop_trace()
+        self._state = state
+        return {
+            'trace': str(kernels.find_trace(folder)),
+            'step_ms': 1e3 * seconds / count,
+            'roofline': roofline.work(self._model, (self._size, self._size), self._batch_size),
+            **kernels.summarise(kernels.events(folder), count),
+        }
+
     def memory(self):
         stats = jax.devices()[0].memory_stats()
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -144,7 +195,7 @@ def main():
     devices.cache_compilations()
     widths = tuple(map(int, flags.widths.split('/')))
     side = Side(flags.size, widths, flags.batch, flags.dtype, flags.remat)
-    contest.serve(lambda request, *words: getattr(side, request)(*words))
+    serving.serve(lambda request, *words: getattr(side, request)(*words))
 
 
 if __name__ == '__main__':
