@@ -28,7 +28,10 @@ def parse_steps(text: str) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def tracing(folder: str | os.PathLike[str], steps: tuple[int, int] | None) -> Iterator[Callable[[int, Any], None]]:
-    """Traces some steps into a folder, with the Python calls, the compiler's passes and what the devices do.
+    """Traces some steps into a folder: what the devices do, and what JAX and XLA do on the host.
+
+    The calls of Python functions are left out. They slow what is traced, and where a step is traced and compiled they
+    are nearly all of the file: 103 of 110 MB for the first two steps of a small network.
 
     Args:
         folder: where the trace is written.
@@ -45,7 +48,9 @@ def tracing(folder: str | os.PathLike[str], steps: tuple[int, int] | None) -> It
             return
         jax.block_until_ready(results)  # So the trace begins and ends between two steps.
         if k == steps[0]:
-            jax.profiler.start_trace(str(folder))
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(str(folder), profiler_options=options)
         elif is_running:
             jax.profiler.stop_trace()
         is_running = not is_running
