@@ -18,7 +18,14 @@ from jax.typing import DTypeLike
 
 from draem_jax import devices
 from draem_jax.errors import UserError
-from draem_jax.model.layers import convolve, max_pool2x2, normalise, scale_and_shift, upsample2x
+from draem_jax.model.layers import (
+    convolve,
+    convolve_to_float32,
+    max_pool2x2,
+    normalise,
+    scale_and_shift,
+    upsample2x,
+)
 
 SIZE_MULTIPLE = 32  # five halvings in the discriminative network
 
@@ -100,16 +107,19 @@ class ConvBlock(nn.Module):
         return x
 
 
-def _last_convolution(channels: int) -> nn.Conv:
-    # Always in float32: losses and maps would see the rounding, and it costs next to nothing.
-    return nn.Conv(
-        channels,
-        (3, 3),
-        dtype=jnp.float32,
-        kernel_init=nn.initializers.normal(0.02),
-        conv_general_dilated=convolve,
-        name='output',
-    )
+def last_convolution(channels: int, dtype: DTypeLike, name: str = 'output') -> nn.Conv:
+    """The layer that ends a network of some dtype: convolution 3x3 with bias, [B, H, W, C] -> [B, H, W, channels].
+
+    The result is always float32, because losses and maps would see the rounding. On accelerators the products of a
+    bfloat16 network's last layer are of bfloat16 as well, which halves what it reads.
+    """
+    options: dict[str, Any] = {'dtype': jnp.float32, 'conv_general_dilated': convolve}
+    if dtype == jnp.bfloat16 and not devices.on_cpu():
+        options = {
+            'promote_dtype': lambda *arrays, dtype: arrays,  # as they are
+            'conv_general_dilated': lambda x, kernel, *_, **__: convolve_to_float32(x, kernel),
+        }
+    return nn.Conv(channels, (3, 3), kernel_init=nn.initializers.normal(0.02), name=name, **options)
 
 
 class ReconstructiveSubnetwork(nn.Module):
@@ -138,7 +148,7 @@ class ReconstructiveSubnetwork(nn.Module):
         for width, next_width in ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w, w)):
             x = ConvBlock((width,), **options)(upsample2x(x), train=train)
             x = ConvBlock((width, next_width), **options)(x, train=train)
-        return _last_convolution(3)(x)
+        return last_convolution(3, self.dtype)(x)
 
 
 class DiscriminativeSubnetwork(nn.Module):
@@ -167,7 +177,7 @@ class DiscriminativeSubnetwork(nn.Module):
             x = ConvBlock((width,), **options)(upsample2x(x), train=train)
             x = jnp.concatenate([x, skip], axis=-1)
             x = ConvBlock((width, width), **options)(x, train=train)
-        return _last_convolution(2)(x)
+        return last_convolution(2, self.dtype)(x)
 
 
 class Draem(nn.Module):
