@@ -3,10 +3,16 @@
 A checkpoint has three items: `variables` ({'params', 'batch_stats'}: all that inference needs), `progress`
 ({'step', 'opt_state'}: what a resumed training needs besides) and `hashes` (of the content of the other two). Orbax
 makes a checkpoint appear whole or not at all, whenever the process dies. The hashes show damage that comes later.
+
+A training waits only while its state is copied. Orbax's own threads hash the copy and write it.
 """
 
+import asyncio
 import concurrent.futures
+import dataclasses
+import errno
 import hashlib
+import json
 import logging
 import os
 import pathlib
@@ -18,14 +24,16 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from draem_jax import devices
+from draem_jax import devices, processes
 from draem_jax.devices import Tree
 from draem_jax.errors import UserError, first_line
 from draem_jax.threads import core_count
 
 FOLDER = 'checkpoints'
 DAMAGED_FOLDER = 'damaged'
-_ITEMS = ('variables', 'progress', 'hashes')
+_TREES = ('variables', 'progress')
+_HASHES = 'hashes'
+_ALIGNMENT = 64  # bytes: a cache line, and enough for every dtype
 
 
 class DamagedCheckpointError(UserError):
@@ -35,7 +43,7 @@ class DamagedCheckpointError(UserError):
 def open_checkpoints(workdir: str | os.PathLike[str], *, keep: int = 3) -> ocp.CheckpointManager:
     """The checkpoints of a run, as an Orbax manager; use it in a `with` block, which finishes pending saves.
 
-    It also removes what an interrupted save has left behind.
+    In the background it also removes what an interrupted save has left behind; the first save waits for that.
 
     Args:
         workdir: the run's directory; checkpoints go to `<workdir>/checkpoints/<step>/`.
@@ -44,30 +52,33 @@ def open_checkpoints(workdir: str | os.PathLike[str], *, keep: int = 3) -> ocp.C
     options = ocp.CheckpointManagerOptions(
         preservation_policy=ocp.checkpoint_managers.LatestN(keep),
         cleanup_tmp_directories=True,
+        # If a full disk has no room for them, Orbax's other threads would wait for them, and the process would not end
+        # for five minutes.
+        async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
     )
     return _open(workdir, options)
 
 
 def save(manager: ocp.CheckpointManager, step: int, *, variables: Tree, progress: Tree) -> None:
-    """Starts writing a checkpoint; returns as soon as Orbax has its own copy of the values.
+    """Copies the values to the host's memory and starts writing them as a checkpoint.
 
-    An error while writing is raised by the next save, or on leaving the manager's `with` block.
+    When it returns, the values may change and their buffers may be donated. Hashing and writing go on in the
+    background. A save that is still being written is waited for first: there is never more than one copy, and
+    checkpoints appear in the order in which they were saved. Every process calls this; the main one writes.
+
+    An error in the background is raised by the next save, or on leaving the manager's `with` block, which waits too.
+    The checkpoint it happened in never appears; those before it are whole.
 
     Args:
         manager: from `open_checkpoints`.
         step: the number to save it under.
-        variables: {'params', 'batch_stats'} of NumPy arrays.
-        progress: {'step', 'opt_state'} of NumPy arrays.
+        variables: {'params', 'batch_stats'} of arrays, JAX's or NumPy's.
+        progress: {'step', 'opt_state'} of arrays.
     """
-    hashes = {'algorithm': 'sha256', 'variables': content_hash(variables), 'progress': content_hash(progress)}
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            variables=ocp.args.StandardSave(variables),
-            progress=ocp.args.StandardSave(progress),
-            hashes=ocp.args.JsonSave(hashes),
-        ),
-    )
+    manager.wait_until_finished()
+    trees = _copy_to_host({'variables': variables, 'progress': progress})
+    items = {name: ocp.args.PyTreeSave(tree) for name, tree in trees.items()}
+    manager.save(step, args=ocp.args.Composite(**items, **{_HASHES: _HashesSave(trees)}))
 
 
 def restore(manager: ocp.CheckpointManager, step: int, **templates: Tree) -> dict[str, Tree]:
@@ -86,10 +97,10 @@ def restore(manager: ocp.CheckpointManager, step: int, **templates: Tree) -> dic
         UserError: it is of networks of other shapes.
     """
     name = f"The checkpoint of step {step} in '{manager.directory.parent}'"
-    has_hashes = (manager.directory / str(step) / 'hashes').is_dir()
+    has_hashes = (manager.directory / str(step) / _HASHES).is_dir()
     arguments = {item: ocp.args.StandardRestore(_shapes(template)) for item, template in templates.items()}
     if has_hashes:
-        arguments['hashes'] = ocp.args.JsonRestore()
+        arguments[_HASHES] = ocp.args.JsonRestore()
     try:
         saved = ocp.StandardCheckpointHandler().metadata(manager.directory / str(step) / 'variables')
         difference = _first_difference(saved.tree, templates['variables'])
@@ -106,7 +117,7 @@ def restore(manager: ocp.CheckpointManager, step: int, **templates: Tree) -> dic
     if not has_hashes:
         _warn(f'{name} is from a version that saved no hashes: it could not be checked for damage.')
     for item in templates if has_hashes else ():
-        if content_hash(restored[item]) != restored['hashes'].get(item):
+        if content_hash(restored[item]) != restored[_HASHES].get(item):
             raise DamagedCheckpointError(f'{name} is damaged: its {item} are not those that were saved (SHA-256).')
     return restored
 
@@ -124,12 +135,12 @@ def restore_newest(manager: ocp.CheckpointManager, **templates: Tree) -> dict[st
         UserError: all are damaged, or of networks of other shapes.
     """
     step, items, damaged = _newest_intact(manager, lambda step: restore(manager, step, **templates))
-    devices.wait_for_all('the checkpoints are read')  # Only then may one process move the damaged ones.
-    for error, damaged_step in damaged if devices.is_main() else ():
+    processes.meet('the checkpoints are read')  # Only then may one process move the damaged ones.
+    for error, damaged_step in damaged if processes.is_main() else ():
         aside = _put_aside(pathlib.Path(manager.directory), damaged_step)
         _warn(f"{error} It is put aside, to '{aside}', and step {step} taken instead.")
     if damaged:
-        devices.wait_for_all('damaged checkpoints are put aside')
+        processes.meet('damaged checkpoints are put aside')
         manager.reload()
     return items
 
@@ -153,6 +164,13 @@ def list_steps(workdir: str | os.PathLike[str], *, needs_some: bool = False) -> 
     return steps
 
 
+def check_step(workdir: str | os.PathLike[str], step: int | None) -> None:
+    """Raises UserError unless there is a checkpoint of this step; with None, unless there is one at all."""
+    steps = list_steps(workdir, needs_some=True)
+    if step is not None and step not in steps:
+        raise UserError(f"No checkpoint of step {step} in '{workdir}'. Found: {', '.join(map(str, steps))}.")
+
+
 def restore_variables(workdir: str | os.PathLike[str], template: Tree, step: int | None = None) -> tuple[int, Tree]:
     """Reads the networks of a run without its optimizer.
 
@@ -168,9 +186,7 @@ def restore_variables(workdir: str | os.PathLike[str], template: Tree, step: int
         UserError: there is no checkpoint, or not this one; or it holds networks of other shapes; or it is damaged, and
             without `step` all are.
     """
-    steps = list_steps(workdir, needs_some=True)
-    if step is not None and step not in steps:
-        raise UserError(f"No checkpoint of step {step} in '{workdir}'. Found: {', '.join(map(str, steps))}.")
+    check_step(workdir, step)
     with _open(workdir) as manager:
 
         def restore_step(step: int) -> Tree:
@@ -201,16 +217,104 @@ def content_hash(tree: Tree) -> str:
         return hashlib.sha256(b''.join(threads.map(hash_leaf, leaves))).hexdigest()
 
 
+@dataclasses.dataclass
+class _HashesSave(ocp.args.CheckpointArgs):
+    """Asks for an item of the hashes of other items, {item: tree of NumPy arrays}."""
+
+    trees: dict[str, Tree]
+
+
+class _HashesHandler(ocp.JsonCheckpointHandler):
+    """Computes hashes in a thread of Orbax, which waits for them as for all that it writes; the file is plain JSON."""
+
+    async def async_save(self, directory: pathlib.Path, args: _HashesSave) -> list[Any]:
+        """Starts the thread; returns what Orbax waits for."""
+
+        async def write() -> None:
+            if processes.is_main():
+                hashes = {name: content_hash(tree) for name, tree in args.trees.items()}
+                (directory / 'metadata').write_text(json.dumps({'algorithm': 'sha256', **hashes}))
+
+        return [ocp.future.CommitFutureAwaitingContractedSignals(write(), name=_HASHES)]
+
+
+class _ArrayWriter(ocp.type_handlers.NumpyHandler):
+    """Orbax's handler of NumPy arrays, made quick for the caller, and quiet when the disk is full."""
+
+    def __init__(self) -> None:
+        # Orbax would copy the arrays once more, in one thread, while the training waits.
+        super().__init__(deepcopy_host_arrays=False)
+
+    async def _background_serialize(self, *args: Any, **kwargs: Any) -> None:
+        """Writes arrays, each in a task. If one fails, the others end before the error is raised.
+
+        Orbax would close the event loop under them, and Python print a traceback for each on stderr. It is a private
+        method of Orbax: should another version not call it, nothing but these tracebacks will come back.
+        """
+        try:
+            await super()._background_serialize(*args, **kwargs)
+        except Exception:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            await asyncio.gather(*others, return_exceptions=True)
+            raise
+
+
 def _open(
     workdir: str | os.PathLike[str], options: ocp.CheckpointManagerOptions | None = None
 ) -> ocp.CheckpointManager:
     logging.getLogger('absl').addFilter(_is_not_of_orbax)
-    return ocp.CheckpointManager(_folder(workdir), options=options, item_names=_ITEMS)
+    logging.getLogger('asyncio').addFilter(_is_not_of_a_full_disk)
+    return ocp.CheckpointManager(_folder(workdir), options=options, handler_registry=_handlers())
+
+
+def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
+    """Which of Orbax's handlers writes and reads which item."""
+    types = ocp.type_handlers.create_type_handler_registry((np.ndarray, _ArrayWriter()))
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    for item in _TREES:
+        registry.add(item, ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(type_handler_registry=types))
+    registry.add(_HASHES, _HashesSave, _HashesHandler())
+    # The last handler of an item is the one that a checkpoint names, so Orbax alone, without this file, can read all.
+    for item in _TREES:
+        registry.add(item, ocp.args.StandardRestore, ocp.StandardCheckpointHandler())
+    registry.add(_HASHES, ocp.args.JsonRestore, ocp.JsonCheckpointHandler())
+    return registry
+
+
+def _copy_to_host(tree: Tree) -> Tree:
+    """A tree of NumPy arrays of the same values, which nobody else can change.
+
+    Only the main process writes, so the others get zeros of the same shapes that take no memory.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    if not processes.is_main():
+        return jax.tree.unflatten(structure, [np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape) for leaf in leaves])
+    host = jax.device_get(leaves)
+    # On a CPU JAX hands out its own buffers, which the next update overwrites. Elsewhere these are copies already.
+    if not devices.on_cpu() and all(isinstance(leaf, jax.Array) for leaf in leaves):
+        return jax.tree.unflatten(structure, host)
+    # In one block, because the system gives it large pages, and gets it back as soon as the checkpoint is written.
+    starts = np.cumsum([0, *(-(-leaf.nbytes // _ALIGNMENT) * _ALIGNMENT for leaf in host)])
+    block = np.empty(starts[-1], np.uint8)
+    copies = [
+        block[start : start + leaf.nbytes].view(leaf.dtype).reshape(leaf.shape)
+        for start, leaf in zip(starts, host, strict=False)
+    ]
+    # Threads help here: NumPy releases the interpreter's lock.
+    with concurrent.futures.ThreadPoolExecutor(core_count()) as threads:
+        list(threads.map(np.copyto, copies, host))
+    return jax.tree.unflatten(structure, copies)
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
     """False for Orbax's own lines: it logs a failure in hundreds of them, and raises it too."""
     return f'{os.sep}orbax{os.sep}' not in record.pathname
+
+
+def _is_not_of_a_full_disk(record: logging.LogRecord) -> bool:
+    """False for what asyncio says about the other folders when Orbax could not make one of them, which is raised."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
 
 
 def _newest_intact(
@@ -269,4 +373,4 @@ def _reason(error: Exception) -> str:
 
 
 def _warn(line: str) -> None:
-    devices.print_once(line, file=sys.stderr)
+    processes.print_once(line, file=sys.stderr)

@@ -234,7 +234,7 @@ def cache_compilations(folder: str | os.PathLike[str] | None = None) -> None:
     Args:
         folder: where; None for what JAX_COMPILATION_CACHE_DIR says, else `draem_jax` in the user's cache folder.
     """
-    if folder is None and jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # Made at run time.
+    if folder is None and jax.config.values['jax_compilation_cache_dir']:
         return
     jax.config.update('jax_compilation_cache_dir', folder or storage.cache_folder())
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
@@ -277,20 +277,3 @@ def _map_over_processes(function: Callable[..., Tree], *, has_state: bool = Fals
         )
 
     return jax.jit(mapped, donate_argnums=(0,) if has_state else ())
-
-
-# Until everybody has moved:
-from draem_jax.processes import *  # noqa
-from draem_jax.processes import (
-    connect,
-    check_same,
-    exit_process,
-    explaining_lost_processes,
-    is_main,
-    print_once,
-    process_count,
-    process_index,
-)
-
-check_processes = processes.check_connected
-wait_for_all = processes.meet

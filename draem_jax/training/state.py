@@ -53,9 +53,9 @@ def init_state(variables: Variables, optimizer: optax.GradientTransformation) ->
 def save_state(manager: ocp.CheckpointManager, state: TrainState) -> None:
     """Starts writing a state under its step; returns as soon as the values are copied to the host.
 
-    An error while writing is raised by the next save, or on leaving the manager's `with` block.
+    The next update may take the state's memory. `checkpoints.save` says what happens in the background, and when an
+    error in it is raised.
     """
-    state = jax.device_get(state)
     checkpoints.save(manager, int(state.step), **_items(state))
 
 
