@@ -2,14 +2,13 @@
 
 import shutil
 
-import jax
 import pytest
 from trees import draw_textures, draw_tree, write_image, write_mask
 
 import evaluate
 import train
 from configs import folder
-from draem_jax import checkpoints, run_directory
+from draem_jax import checkpoints, devices, run_directory
 from draem_jax.errors import UserError
 from draem_jax.model import networks
 from draem_jax.training.optimizer import make_optimizer, make_schedule
@@ -23,7 +22,8 @@ def nothing_computed(monkeypatch):
     def compute(*arguments):
         raise AssertionError('The mistake was not noticed.')
 
-    monkeypatch.setattr(jax, 'pmap', lambda function, **options: compute)
+    monkeypatch.setattr(devices.Program, 'compile', compute)
+    monkeypatch.setattr(devices.Program, '__call__', compute)
 
 
 def make_config(folder_of_files):
