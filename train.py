@@ -82,7 +82,8 @@ def train(config: ConfigDict, workdir: str, profile_steps: tuple[int, int] | Non
     settings = config.to_dict(), default.get_config().to_dict()
     run_directory.start(workdir, *settings, writes=False)  # What is wrong with --workdir shows before images are read.
     processes.check_shared_folder(workdir, '--workdir')
-    loaded = inputs.load(**config.dataset, pinned=run_directory.held_out(workdir), before_reading=check_same_files)
+    compare = check_same_files if processes.process_count() > 1 else None  # It takes a list of all files.
+    loaded = inputs.load(**config.dataset, pinned=run_directory.held_out(workdir), before_reading=compare)
     processes.check_same(str(loaded), str(loaded), 'Which of their files can be read?')
     epoch_steps = math.ceil(len(loaded.normals) / config.training.batch_size)
     total_steps = config.training.steps or config.training.epochs * epoch_steps

@@ -19,6 +19,7 @@ import sys
 import tempfile
 
 from benchmarks import contenders, kernels, rows, serving
+from draem_jax import run_directory
 
 CPU_SIZES, ACCELERATOR_SIZES = '64:16/8,128:32/16', '256:128/64'
 CPU_VARIANTS = 'float32,float32+channels_last,bfloat16+channels_last'
@@ -35,12 +36,8 @@ class Results:
         self.save()
 
     def save(self):
-        if not self.path:
-            return
-        partial = f'{self.path}.partial'
-        with open(partial, 'w', encoding='utf-8') as file:
-            json.dump(self.data, file, indent=2)
-        os.replace(partial, self.path)
+        if self.path:
+            run_directory.write_text(self.path, json.dumps(self.data, indent=2))
 
 
 def parse_sizes(text):

@@ -28,13 +28,15 @@ import argparse
 import contextlib
 import json
 import os
-import pathlib
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from commands.local_launcher import find_devices
+from draem_jax import run_directory
 
 SMALL = {'size': 64, 'widths': '16,8', 'dtype': 'float32'}
 FULL = {'size': 256, 'widths': '128,64', 'dtype': 'bfloat16'}
@@ -185,14 +187,6 @@ def in_a_process(environment, *arguments):
     return json.loads(done.stdout.splitlines()[-1])  # TFDS prints that it prepares the data set.
 
 
-def found():
-    """('cpu', 'gpu' or 'tpu'; number of devices) of JAX. Asks another process: this one would keep their memory."""
-    code = 'import jax; print(jax.default_backend(), jax.local_device_count())'
-    done = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True)
-    backend, count = done.stdout.split()[-2:]
-    return backend, int(count)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -215,7 +209,7 @@ def main():
         print(json.dumps(run_part(options)))
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit('Stopped by SIGTERM.'))  # And with it the process of the row.
-    backend, count = ('cpu', 1) if options.scaling is False else found()
+    backend, count = ('cpu', 1) if options.scaling is False else find_devices()
     is_scaling = count > 1 and backend != 'cpu' if options.scaling is None else options.scaling
     if is_scaling and backend == 'tpu':
         sys.exit('Error: scaling is not measured on TPUs, because a process takes all chips of its host.')
@@ -250,7 +244,7 @@ def hand_on(options, *names):
 
 def write(path, results):
     if path:
-        pathlib.Path(path).write_text(json.dumps(results, indent=2), encoding='utf-8')
+        run_directory.write_text(path, json.dumps(results, indent=2))
 
 
 def per_device(row):

@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks import kernels, roofline, serving
 from draem_jax import devices
 from draem_jax.model import networks, scoring
+from draem_jax.training import profiling
 from draem_jax.training.optimizer import make_optimizer
 from draem_jax.training.state import init_state
 from draem_jax.training.update import make_update
@@ -159,11 +160,8 @@ class Side:
 
     def profile(self, count, folder):
         self.train(1)
-        # Python's own frames would be most of the trace, and slow the steps.
-        options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0
         state = self._state
-        jax.profiler.start_trace(folder, profiler_options=options)
+        profiling.start_trace(folder)
         start = time.perf_counter()
         for _ in range(count):
             state, metrics, _ = self._update(state, devices.split(self._batch))
