@@ -60,6 +60,13 @@ def workdir(saved, tmp_path):
     return tmp_path / 'run'
 
 
+@pytest.fixture(autouse=True)
+def leftovers_collected():
+    """Each test collects what it leaves. Orbax's reads of damaged checkpoints would complain in the tests after it."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture
 def hashing(monkeypatch):
     """An event that all hashing waits for, so that a checkpoint stays pending until a test sets it."""
