@@ -5,8 +5,8 @@
 
 The state has full size (128/64 by default) and lies on the devices, as in train.py. `wait` is the time in `save_state`,
 which the training loop spends doing nothing else; `on disk` is the time from the same start until the checkpoint is
-whole. Each save waits until the one before it is done, so nothing else is pending. `parts` are the two ends of that,
-each alone: the copy to the host's memory, and the hash. Memory is that of the whole process, on the host.
+whole. Each save waits until the one before it is done, so nothing else is pending. Memory is that of the whole process,
+on the host.
 """
 
 import argparse

@@ -117,6 +117,15 @@ def test_accelerators_accumulate_in_a_loop_what_a_cpu_accumulates_unrolled():
     assert abs(ours[0]['loss'] - whole[0]['loss']) > 1e-5  # The statistics are those of a slice, so slices matter.
 
 
+def test_an_accelerator_gets_the_networks_once_however_many_slices_there_are():
+    def convolutions(slices):
+        traced = lowered.trace_update(size=32, widths=(1, 1), batch=4, dtype='bfloat16', slices=slices)
+        counts = lowered.count(traced.lower(lowering_platforms=('cuda',)))
+        return sum(count for what, count in counts.items() if what.startswith('convolution'))
+
+    assert convolutions(slices=4) == convolutions(slices=2)
+
+
 def test_bfloat16_changes_losses_and_statistics_by_its_rounding():
     metrics, gradient, statistics = update_once(Shallow, on_cpu=False, device_count=4, dtype='bfloat16')
     exact_metrics, exact_gradient, exact_statistics = update_once(Shallow, on_cpu=True, device_count=1)

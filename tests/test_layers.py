@@ -178,6 +178,16 @@ def test_variance_holds_where_the_middle_pixel_is_far_from_all_others():
     np.testing.assert_allclose(mean, exact_mean, rtol=1e-4)
 
 
+def test_rounding_makes_no_variance_negative_on_accelerators(monkeypatch):
+    monkeypatch.setattr(devices, 'on_cpu', lambda: False)
+    # In two sums over four million equal pixels rounding is larger than the variance that the middle pixel causes.
+    random = np.random.default_rng(0)
+    image = np.broadcast_to(random.normal(0, 3, 8), (1, 2048, 2048, 8)).astype(np.float32)
+    image[0, 1024, 1024] = random.normal(0, 1000, 8)
+    _, var = normalise_on_devices(image, 1)
+    assert (var >= 0).all()
+
+
 @pytest.mark.usefixtures('platform')
 def test_statistics_of_devices_with_different_images_are_those_of_all_images():
     image = RANDOM.normal(size=(8, 8, 8, 3)).astype(np.float32)
