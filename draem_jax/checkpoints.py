@@ -17,6 +17,8 @@ import logging
 import os
 import pathlib
 import sys
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +36,8 @@ DAMAGED_FOLDER = 'damaged'
 _TREES = ('variables', 'progress')
 _HASHES = 'hashes'
 _ALIGNMENT = 64  # bytes: a cache line, and enough for every dtype
+# Where each manager copies the state to. It is kept between saves: the system would fill a new one with zeros first.
+_host_memory: weakref.WeakKeyDictionary[ocp.CheckpointManager, np.ndarray] = weakref.WeakKeyDictionary()
 
 
 class DamagedCheckpointError(UserError):
@@ -76,9 +80,13 @@ def save(manager: ocp.CheckpointManager, step: int, *, variables: Tree, progress
         progress: {'step', 'opt_state'} of arrays.
     """
     manager.wait_until_finished()
-    trees = _copy_to_host({'variables': variables, 'progress': progress})
+    trees = _copy_to_host({'variables': variables, 'progress': progress}, manager)
     items = {name: ocp.args.PyTreeSave(tree) for name, tree in trees.items()}
-    manager.save(step, args=ocp.args.Composite(**items, **{_HASHES: _HashesSave(trees)}))
+    hashes = _HashesSave(trees)
+    try:
+        manager.save(step, args=ocp.args.Composite(**items, **{_HASHES: hashes}))
+    finally:
+        hashes.may_start.set()
 
 
 def restore(manager: ocp.CheckpointManager, step: int, **templates: Tree) -> dict[str, Tree]:
@@ -219,9 +227,13 @@ def content_hash(tree: Tree) -> str:
 
 @dataclasses.dataclass
 class _HashesSave(ocp.args.CheckpointArgs):
-    """Asks for an item of the hashes of other items, {item: tree of NumPy arrays}."""
+    """Asks for an item of the hashes of other items, {item: tree of NumPy arrays}.
+
+    Hashing takes all cores. It begins when `may_start` is set, so that the training waits for Orbax alone.
+    """
 
     trees: dict[str, Tree]
+    may_start: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
 class _HashesHandler(ocp.JsonCheckpointHandler):
@@ -231,6 +243,7 @@ class _HashesHandler(ocp.JsonCheckpointHandler):
         """Starts the thread; returns what Orbax waits for."""
 
         async def write() -> None:
+            args.may_start.wait()
             if processes.is_main():
                 hashes = {name: content_hash(tree) for name, tree in args.trees.items()}
                 (directory / 'metadata').write_text(json.dumps({'algorithm': 'sha256', **hashes}))
@@ -281,8 +294,8 @@ def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
     return registry
 
 
-def _copy_to_host(tree: Tree) -> Tree:
-    """A tree of NumPy arrays of the same values, which nobody else can change.
+def _copy_to_host(tree: Tree, manager: ocp.CheckpointManager) -> Tree:
+    """A tree of NumPy arrays of the same values, which nothing changes before the next call with the same manager.
 
     Only the main process writes, so the others get zeros of the same shapes that take no memory.
     """
@@ -293,9 +306,11 @@ def _copy_to_host(tree: Tree) -> Tree:
     # On a CPU JAX hands out its own buffers, which the next update overwrites. Elsewhere these are copies already.
     if not devices.on_cpu() and all(isinstance(leaf, jax.Array) for leaf in leaves):
         return jax.tree.unflatten(structure, host)
-    # In one block, because the system gives it large pages, and gets it back as soon as the checkpoint is written.
     starts = np.cumsum([0, *(-(-leaf.nbytes // _ALIGNMENT) * _ALIGNMENT for leaf in host)])
-    block = np.empty(starts[-1], np.uint8)
+    block = _host_memory.get(manager)
+    if block is None or block.nbytes < starts[-1]:
+        # In one block, because the system gives it large pages, and gets it back when the manager is gone.
+        block = _host_memory[manager] = np.empty(starts[-1], np.uint8)
     copies = [
         block[start : start + leaf.nbytes].view(leaf.dtype).reshape(leaf.shape)
         for start, leaf in zip(starts, host, strict=False)
