@@ -12,10 +12,8 @@ quickstart: $(VENV)/run  ## Train on the embedded default and evaluate: minutes 
 	$(VENV)/bin/python train.py --config=configs/quickstart.py:$(CATEGORY) --workdir=$(RUN)
 	$(VENV)/bin/python evaluate.py --workdir=$(RUN)
 
-# The processes of test_processes.py have 30 s to meet, a limit of Gloo's, so they get the machine for themselves.
 test: $(VENV)/dev  ## Run the tests, two files at a time.
-	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/test_processes.py
-	$(VENV)/bin/python -m pytest tests/test_processes.py
+	$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 # Those on the PATH may be pyenv's, which start nothing unless their version was chosen; its folder has the real ones.
 test-all:  ## Run the tests with each version of Python that is installed, in an environment of its own.
