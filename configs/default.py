@@ -98,8 +98,9 @@ def get_config(arg: str = 'official') -> ConfigDict:
     config.synthesis.mask_threshold = (0.2, 0.7) if paper else (0.5, 0.5)
     # The noise has 2^k cells along each side, k uniform from 0 to this maximum.
     config.synthesis.max_cells_log2 = 5
-    # A cell is at least this many pixels wide and high, which lowers the maximum on small images.
-    config.synthesis.min_cell_size = 4
+    # A cell is at least this many pixels wide and high, which lowers the maximum on images below 64 pixels. Noise is 0
+    # where its cells meet, so cells of one pixel would be empty. Official: no bound, which is the same from 64 px on.
+    config.synthesis.min_cell_size = 2
     # Largest rotation of the noise, in degrees, either way; official: 90.
     config.synthesis.mask_rotation_degrees = 90.0
     # Paste only the luma of a texture into images without colour, where colour would give it away. Official: False.

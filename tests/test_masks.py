@@ -5,6 +5,7 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
+from configs import default
 from data.synthesis import simplex
 from data.synthesis.masks import SOURCES, draw_mask, draw_rectangle, foreground, largest_cells_log2, noticeable
 
@@ -12,7 +13,7 @@ MASK_OPTIONS = {
     'source': 'perlin',
     'threshold': (0.5, 0.5),
     'max_cells_log2': 5,
-    'min_cell_size': 4,
+    'min_cell_size': 2,
     'rotation_degrees': 90.0,
 }
 
@@ -38,6 +39,13 @@ def test_mask_areas_are_those_of_the_published_code():
 def test_number_of_cells_is_capped_on_small_images():
     largest = {size: int(largest_cells_log2(size, 5, 4)) for size in (32, 63, 64, 100, 128, 256, 1024)}
     assert largest == {32: 3, 63: 3, 64: 4, 100: 4, 128: 5, 256: 5, 1024: 5}
+
+
+def test_masks_at_64_pixels_have_as_many_regions_as_those_of_the_published_code():
+    # Their noise has up to 32 cells a side there too: 11.5 regions in the median of the masks that are not empty.
+    assert default.get_config().synthesis.min_cell_size == MASK_OPTIONS['min_cell_size']
+    regions = [scipy.ndimage.label(mask[..., 0], np.ones((3, 3)))[1] for mask in draw_masks(3000, 64) if mask.any()]
+    assert np.median(regions) == pytest.approx(11.5, abs=1.5)
 
 
 def test_large_cells_make_few_regions():

@@ -45,6 +45,14 @@ def test_noise_vanishes_on_its_lattice_and_only_there():
     assert np.mean(np.abs(noise) > 1e-3) > 0.95
 
 
+@pytest.mark.parametrize('cells', [8, 32])
+def test_cells_of_one_pixel_are_empty_and_cells_of_two_are_not(cells):
+    empty, smallest = (perlin_noise(random_angles(), cells, cells, size, size) for size in (cells, 2 * cells))
+    assert not np.any(empty)
+    # Of four pixels one lies on the lattice.
+    assert np.mean(np.abs(smallest) > 1e-3) == pytest.approx(3 / 4, abs=0.02)
+
+
 def test_parallel_gradients_reach_one_and_nothing_exceeds_it():
     # All gradients point at the middle of the one cell: the extreme of the noise, sqrt(2) * sqrt(1/2).
     angles = np.pi * np.array([[1 / 4, 3 / 4], [-1 / 4, -3 / 4]], np.float32)

@@ -34,7 +34,7 @@ def make_example(
     mask_source: str = 'perlin',
     mask_threshold: tuple[float, float] = (0.5, 0.5),
     max_cells_log2: int = 5,
-    min_cell_size: int = 4,
+    min_cell_size: int = 2,
     mask_rotation_degrees: float = 90.0,
     match_grey: bool = False,
     foreground_threshold: int = 0,
