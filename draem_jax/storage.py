@@ -10,6 +10,10 @@ import posixpath
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from draem_jax.errors import UserError, first_line
+
+BUCKETS = ('gs', 's3', 'az')  # what the address of a bucket begins with
+
 
 def cache_folder() -> str:
     """What may be deleted and is made again lies here: `draem_jax` in the user's cache folder on this machine."""
@@ -20,6 +24,21 @@ def cache_folder() -> str:
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path leads into a bucket."""
     return '://' in str(path)
+
+
+def local_path(path: str, flag: str) -> str:
+    """A path from the command line, with the user's home folder in place of a leading '~'.
+
+    Args:
+        path: as it was given.
+        flag: which takes it, for the message.
+
+    Raises:
+        UserError: it is an address, and only the data set and the textures may lie in a bucket.
+    """
+    if is_remote(path):
+        raise UserError(f"{flag}='{path}': expected a path on this machine, found an address. Mount or copy it.")
+    return os.path.expanduser(path)
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
