@@ -1,9 +1,13 @@
 """Each loss against float64 NumPy written straight from its formula."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from reference_losses import reference_focal, reference_l2, reference_ssim
+from scipy import special
 
 from draem_jax.model import losses
 
@@ -45,6 +49,33 @@ def test_focal_stays_finite_with_its_gradient_for_certain_predictions():
     value, gradient = jax.value_and_grad(losses.focal_loss)(logits, mask)
     np.testing.assert_allclose(value, 400 / 2)
     assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize('gamma', [0, 0.0, 0.5, 0.9, 1.0, 1.5, 2.0, 5.0])
+def test_focal_has_the_gradient_of_its_formula_however_sure_the_network_is(gamma, dtype):
+    lead = np.arange(-100, 101, dtype=np.float64)  # bfloat16 holds each of these
+    logits = np.stack([-lead / 2, lead / 2], -1).astype(dtype).reshape(1, 1, -1, 2)
+    value, gradient = jax.value_and_grad(losses.focal_loss)(logits, np.ones((1, 1, lead.size, 1)), gamma=gamma)
+    p, rest, cost = special.expit(lead), special.expit(-lead), np.logaddexp(0, -lead)
+    expected = -(gamma * rest**gamma * p * cost + rest ** (gamma + 1))
+    assert float(value) == pytest.approx((rest**gamma * cost).mean(), rel=1e-6)
+    tolerance = {'rtol': 1e-5, 'atol': 3e-6} if dtype == np.float32 else {'rtol': 2**-8, 'atol': 1e-5}
+    found = lead.size * np.asarray(gradient, np.float64)[0, 0]
+    np.testing.assert_allclose(found[:, 1], expected, **tolerance)
+    np.testing.assert_allclose(found[:, 0], -expected, **tolerance)
+
+
+@pytest.mark.parametrize('gamma', [1.0, 2.0])
+def test_focal_is_bit_for_bit_the_power_of_the_softmax_as_released(gamma):
+    def as_released(logits, mask):
+        log_probability = jax.nn.log_softmax(logits)
+        log_p = jnp.where(mask[..., 0] > 0.5, log_probability[..., 1], log_probability[..., 0])
+        return -jnp.mean((-jnp.expm1(log_p)) ** gamma * log_p)
+
+    ours = jax.jit(jax.value_and_grad(functools.partial(losses.focal_loss, gamma=gamma)))(LOGITS, MASK)
+    expected = jax.jit(jax.value_and_grad(as_released))(LOGITS, MASK)
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
 def test_the_authors_range_switches_below_minus_a_half_and_above_128():

@@ -76,7 +76,7 @@ def focal_loss(logits: jax.Array, mask: jax.Array, *, gamma: float = 2.0) -> jax
     Args:
         logits: [B, H, W, 2] scores of normal and anomalous.
         mask: [B, H, W, 1], 1 on anomalous pixels and 0 elsewhere.
-        gamma: how fast easy pixels fade; 0 is plain cross-entropy.
+        gamma: how fast easy pixels fade, at least 0; 0 is plain cross-entropy. A number, not a traced array.
 
     Returns:
         Scalar, the mean over pixels of -(1 - p)^gamma log p, p the probability of the true class.
@@ -84,6 +84,12 @@ def focal_loss(logits: jax.Array, mask: jax.Array, *, gamma: float = 2.0) -> jax
     References:
         Lin et al., Focal Loss for Dense Object Detection, 2017, equation 4.
     """
+    if gamma < 1:
+        # The slope of a power below 1 has no bound at 0, where 1 - p is for a sure and right pixel. Of the margin by
+        # which the true class leads, 1 - p is exp(-softplus(margin)), and no factor of the gradient exceeds 1.
+        lead = logits[..., 1].astype(jnp.float32) - logits[..., 0].astype(jnp.float32)
+        margin = jnp.where(mask[..., 0] > 0.5, lead, -lead)
+        return jnp.mean(jnp.exp(-gamma * jax.nn.softplus(margin)) * jax.nn.softplus(-margin))
     log_probability = jax.nn.log_softmax(logits.astype(jnp.float32))
     log_p = jnp.where(mask[..., 0] > 0.5, log_probability[..., 1], log_probability[..., 0])
     return -jnp.mean((-jnp.expm1(log_p)) ** gamma * log_p)
