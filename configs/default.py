@@ -56,10 +56,13 @@ def get_config(arg: str = 'official') -> ConfigDict:
     config.dataset.image_size = (256, 256)
     # Average over the source's pixels when an image shrinks. Official: False, plain bilinear interpolation.
     config.dataset.antialias = False
+    # How many bits the values of 16-bit files have, 9 to 16: cameras of 10, 12 or 14 bits write such files, and read as
+    # 16 bits they are nearly black. 0: 16. Files of 8 bits are read as they are.
+    config.dataset.bit_depth = 0
     # Part of the normal training images that is kept out of training, to watch it with simulated anomalies; in [0, 1).
     config.dataset.validation_fraction = 0.0
-    # Part of the normal training images that is kept for the test if the data set has no test images; in [0, 1). The
-    # test then uses these and anomalies simulated on them. 0: no test.
+    # Part of the normal training images that is kept for the test if the data set has no normal test images; in [0, 1).
+    # Where it has no defective ones either, anomalies are simulated on them. 0: no test.
     config.dataset.test_fraction = 0.0
     # Skip, name and count the training images and textures that cannot be read. Test images are never skipped.
     config.dataset.skip_unreadable = False

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from draem_jax.errors import UserError, first_line
+from draem_jax.errors import UserError
 
 BUCKETS = ('gs', 's3', 'az')  # what the address of a bucket begins with
 
@@ -24,6 +24,13 @@ def cache_folder() -> str:
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path leads into a bucket."""
     return '://' in str(path)
+
+
+def _check_address(path: str | os.PathLike[str]) -> None:
+    """Raises UserError for an address that is not that of a bucket."""
+    if str(path).partition('://')[0] not in BUCKETS:
+        known = ', '.join(f'{name}://' for name in BUCKETS)
+        raise UserError(f"Cannot read '{path}': expected a path on this machine or an address in a bucket ({known}).")
 
 
 def local_path(path: str, flag: str) -> str:
@@ -72,7 +79,7 @@ def stamp(path: str | os.PathLike[str]) -> list[Any]:
 
 def walk(
     folder: str | os.PathLike[str], onerror: Callable[[OSError], None] | None = None
-) -> Iterator[tuple[str, list[str]]]:
+) -> Iterator[tuple[str, list[str], list[str]]]:
     """Like `os.walk`, but it follows links, visits no folder twice, and leaves out hidden folders.
 
     Args:
@@ -80,16 +87,19 @@ def walk(
         onerror: called with the OSError of a folder on this machine that cannot be read.
 
     Yields:
-        (path of a folder, names of the files in it).
+        (path of a folder, names of the folders in it, names of the files in it). Folders that the caller takes out of
+        the first list are not visited.
     """
     if is_remote(folder):
         waiting = [str(folder)]
         while waiting:
             parent = waiting.pop()
             entries = list(_remote(parent).iterdir()) if is_folder(parent) else []
-            inner = [entry for entry in entries if entry.is_dir()]
-            yield parent, [entry.name for entry in entries if entry not in inner]
-            waiting += [posixpath.join(parent, entry.name) for entry in inner if not entry.name.startswith('.')]
+            folders = [entry.name for entry in entries if entry.is_dir()]
+            names = [entry.name for entry in entries if entry.name not in folders]
+            folders = [name for name in folders if not name.startswith('.')]
+            yield parent, folders, names
+            waiting += [posixpath.join(parent, name) for name in folders]
         return
     visited: set[str] = set()
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=onerror):
@@ -100,10 +110,11 @@ def walk(
         visited.add(real)
         # Sorted, so that the same one of two links to a folder always counts.
         folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        yield parent, names
+        yield parent, folders, names
 
 
 def _remote(path: str | os.PathLike[str]) -> Any:
+    _check_address(path)
     from etils import epath  # Half a second, and seldom needed.
 
     return epath.Path(path)

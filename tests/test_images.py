@@ -1,6 +1,7 @@
 """The image reader, held against Pillow and against formulas."""
 
 import io
+import json
 import pathlib
 import struct
 import subprocess
@@ -13,7 +14,7 @@ import PIL.Image
 import PIL.ImageOps
 import pytest
 
-from draem_jax import images
+from draem_jax import decoding, images
 from draem_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -157,6 +158,7 @@ def test_header_that_claims_too_many_pixels_is_refused_before_decoding(tmp_path,
 def test_the_largest_size_is_decoded_although_pillow_would_refuse_it(tmp_path, monkeypatch, recwarn, header):
     decoded = np.full((2, 3, 3), 7, np.uint8)
     monkeypatch.setattr(cv2, 'imdecode', lambda *_: decoded)
+    monkeypatch.setattr(decoding, '_find_damage', lambda data: None)  # There is nothing behind the header.
     (tmp_path / 'image').write_bytes(header(16384, 16384))
     with pytest.raises(PIL.Image.DecompressionBombError):
         PIL.Image.open(io.BytesIO(header(16384, 16384)))
@@ -182,9 +184,10 @@ def test_damaged_metadata_is_passed_over_in_silence(tmp_path):
     assert (result.stdout, result.stderr) == ('(20, 31, 3)\n', '')
 
 
-def test_mask_is_the_largest_colour_channel_without_alpha(tmp_path):
-    _draw('RGBA').save(tmp_path / 'mask.png')
-    np.testing.assert_array_equal(images.read_mask(tmp_path / 'mask.png'), _RGB.max(axis=-1))
+def test_mask_is_the_largest_colour_channel(tmp_path):
+    _draw('RGB').save(tmp_path / 'mask.png')
+    expected = np.rint(_RGB.max(axis=-1) * (255 / _RGB.max()))
+    np.testing.assert_array_equal(images.read_mask(tmp_path / 'mask.png'), expected)
 
 
 @pytest.mark.parametrize(
@@ -270,6 +273,49 @@ def test_list_images_finds_nested_files_of_every_ending_and_no_hidden_ones(tmp_p
         (tmp_path / name).touch()
     assert images.list_images(str(tmp_path)) == [f'{tmp_path}/{name}' for name in sorted(wanted)]
     assert images.list_images(f'{tmp_path}/') == [f'{tmp_path}/{name}' for name in sorted(wanted)]
+
+
+def test_list_images_passes_over_what_our_scripts_wrote_and_says_so_once(tmp_path, capsys):
+    config = json.dumps(dict.fromkeys(('schema', 'dataset', 'synthesis', 'model', 'loss', 'training'), 1))
+    own = {'run/config.json': config, 'out/predictions.jsonl': '', 'results/results.json': '', 'results/scores.csv': ''}
+    others = {'camera/config.json': '{"exposure": 5}', 'list/config.json': '[1]', 'broken/config.json': '{'}
+    inputs = ['0.png', 'camera/0.png', 'list/0.png', 'broken/0.png', 'a/b/0.png']
+    outputs = ['run/evaluation/4/report/pictures/0.jpg', 'out/overlays/0.png', 'results/best.png', 'run/0.png']
+    for name, text in {**own, **others, **dict.fromkeys(inputs + outputs, '')}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for _ in range(2):
+        assert images.list_images(tmp_path) == [f'{tmp_path}/{name}' for name in sorted(inputs)]
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == 3
+    assert all(any(f"passed over '{tmp_path}/{name}'" in note for note in notes) for name in ('run', 'out', 'results'))
+
+
+def test_images_beside_a_run_count_and_its_pictures_do_not(tmp_path):
+    config = dict.fromkeys(('schema', 'dataset', 'synthesis', 'model', 'loss', 'training'), 1)
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    for name in ('0.png', 'good/0.png', 'evaluation/4/best.png', 'predictions/overlays/0.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert images.list_images(tmp_path) == [f'{tmp_path}/0.png', f'{tmp_path}/good/0.png']
+
+
+@pytest.mark.parametrize('bits', [9, 10, 12, 14, 16])
+def test_values_of_fewer_bits_fill_the_range_where_that_is_said(tmp_path, bits):
+    values = np.arange(2**bits, dtype=np.uint16).reshape(8, -1)
+    images.write_png(tmp_path / 'image.png', values)
+    expected = np.rint(values * (255 / (2**bits - 1)))
+    for name in ('image.png', 'image.tif'):
+        PIL.Image.fromarray(values).save(tmp_path / name)
+        np.testing.assert_array_equal(images.read_image(tmp_path / name, bit_depth=bits)[..., 1], expected)
+    _draw('RGB').save(tmp_path / 'plain.png')
+    np.testing.assert_array_equal(images.read_image(tmp_path / 'plain.png', bit_depth=bits), _RGB)
+
+
+def test_a_value_of_more_bits_than_said_is_refused(tmp_path):
+    images.write_png(tmp_path / 'image.png', np.full((4, 4), 4096, np.uint16))
+    with pytest.raises(UserError, match=r"image\.png' holds the value 4096, more than 12 bits have"):
+        images.read_image(tmp_path / 'image.png', bit_depth=12)
 
 
 def test_list_images_follows_links_and_counts_a_folder_once(tmp_path):
