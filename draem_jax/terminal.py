@@ -1,6 +1,11 @@
-"""Text for a terminal: aligned tables, and names that cannot break a line."""
+"""Text for a terminal: aligned tables, names that cannot break a line, and output that cannot end a script."""
 
+import contextlib
+import io
+import os
+import sys
 from collections.abc import Collection, Sequence
+from typing import Any
 
 
 def align(
@@ -31,3 +36,54 @@ def align(
 def printable(text: str) -> str:
     """A name from a file system as one line of text; what cannot be printed, such as a line break, becomes '?'."""
     return ''.join(character if character.isprintable() else '?' for character in text)
+
+
+def make_forgiving() -> None:
+    """Lets no line that cannot be printed end the script. Scripts call it before they print.
+
+    On stdout and stderr a character that their encoding lacks becomes '?'. What is written to a pipe that nobody reads
+    any more, as after `| head`, is dropped. After any other failure, such as a full disk under a log file, the rest is
+    dropped too, and stderr says so.
+    """
+    for name in ('stdout', 'stderr'):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='replace')
+            setattr(sys, name, _Forgiving(stream))
+
+
+class _Forgiving:
+    """A text stream whose `write` and `flush` raise no OSError; for all else it is the stream that it wraps."""
+
+    def __init__(self, stream: io.TextIOWrapper):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._give_up(error)
+            return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """Leads the stream to nowhere, so that what waits in its buffers does not fail again when Python ends."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+        if not isinstance(error, BrokenPipeError):
+            with contextlib.suppress(OSError):
+                reason = error.strerror or error
+                print(f'Warning: cannot write to {self._stream.name}: {reason}. The work goes on.', file=sys.stderr)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
