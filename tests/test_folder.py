@@ -1,7 +1,10 @@
 """The `folder` and `mvtec_ad` builders: which files they take, which they refuse, and how they are found by name."""
 
+import collections
+import os
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 
@@ -11,6 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import data
+from data.sets import in_place
 from data.sets.folder.folder_dataset_builder import list_records
 from draem_jax.errors import UserError
 
@@ -71,6 +75,77 @@ def test_nested_folders_upper_case_endings_dots_and_both_ways_to_name_a_mask(tmp
     assert dict(zip(_names(records['test']), _masks(tmp_path, records['test']), strict=True)) == pairs
 
 
+def test_the_case_of_a_layout_does_not_count_and_good_may_be_called_ok_or_normal(tmp_path):
+    tree = [
+        'Train/Good/0.png',
+        'Test/OK/0.png',
+        'Test/normal/1.png',
+        'Test/Crack/0.png',
+        'Ground_Truth/crack/0_mask.png',
+    ]
+    records = list_records(_make(tmp_path, tree))
+    assert _names(records['train']) == ['Train/Good/0.png']
+    assert {record.filename: record.defect_type for record in records['test']} == {
+        'Test/Crack/0.png': 'Crack',
+        'Test/OK/0.png': 'good',
+        'Test/normal/1.png': 'good',
+    }
+    assert _masks(tmp_path, records['test']) == ['Ground_Truth/crack/0_mask.png', None, None]
+
+
+@pytest.mark.parametrize('mask', ['crack/0_mask.png', 'crack/0_GT.png', 'crack/masks/0.png', 'masks/crack/0_mask.png'])
+def test_a_mask_among_the_images_is_a_mask_and_no_defect(tmp_path, mask):
+    names = [
+        'train/good/0.png',
+        'train/good/0_mask.png',
+        'train/good/1_mask.png',
+        'test/good/0.png',
+        'test/crack/0.png',
+    ]
+    records = list_records(_make(tmp_path, [*names, f'test/{mask}']))
+    # Whose mask would 1_mask.png be?
+    assert _names(records['train']) == ['train/good/0.png', 'train/good/1_mask.png']
+    assert _names(records['test']) == ['test/crack/0.png', 'test/good/0.png']
+    assert _masks(tmp_path, records['test']) == [f'test/{mask}', None]
+
+
+def test_several_folders_of_defects_have_masks_in_one_or_in_as_many(tmp_path):
+    images = ['ok/0.png', 'bad/dent/0.png', 'rust/0.png']
+    _make(tmp_path, [*images, 'marks/dent/0.png', 'marks/rust/0_mask.png', 'a/0.png', 'b/0.png'])
+    for masks, expected in (('marks', ['marks/dent/0.png', 'marks/rust/0_mask.png']), ('a+b', ['a/0.png', 'b/0.png'])):
+        builder = data.make_builder('folder', root=str(tmp_path), normal='ok', defects='bad/dent+rust', masks=masks)
+        test = builder.records('test')
+        assert {record.filename: record.defect_type for record in test} == {
+            'bad/dent/0.png': 'dent',
+            'rust/0.png': 'rust',
+        }
+        assert _masks(tmp_path, test) == expected
+    with pytest.raises(UserError, match='masks names 2 folders, defects 1'):
+        data.make_builder('folder', root=str(tmp_path), normal='ok', defects='rust', masks='a+b')
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [('mask_ids=1', [1, 0]), ('mask_ids=1+2', [1, 1]), ('mask_inverted=true', [0, 0]), ('', [1, 1])],
+)
+def test_options_say_how_masks_are_read(tmp_path, options, expected):
+    root = _make(tmp_path, ['train/good/0.png'])
+    mask = np.repeat(np.array([0, 1, 2], np.uint8), 12)[None].repeat(40, axis=0)
+    for folder, name, array in (('test/dent', '0.png', mask), ('ground_truth/dent', '0_mask.png', mask)):
+        (root / folder).mkdir(parents=True)
+        PIL.Image.fromarray(array).save(root / folder / name)
+    (builder,) = data.make_builders('folder', root=str(root), options=options).values()
+    read = in_place.read(builder.records('test')[0])['mask'][0, :, 0]
+    assert [int(read[18] > 127), int(read[30] > 127)] == expected
+    assert (read[0] > 127) == (options == 'mask_inverted=true')
+
+
+@pytest.mark.parametrize('options', ['mask_ids=a', 'mask_ids=1-2', 'mask_inverted=maybe', 'all_good=true,normal=ok'])
+def test_options_that_make_no_sense_are_refused(tmp_path, options):
+    with pytest.raises(UserError, match=options.partition('=')[0]):
+        data.make_builders('folder', root=str(_make(tmp_path, _LAYOUT)), options=options)
+
+
 def test_hidden_files_are_passed_over(tmp_path):
     hidden = ['train/good/._000.png', 'test/.DS_Store', 'test/crack/Thumbs.db', 'test/.cache/0.png']
     assert list_records(_make(tmp_path, _LAYOUT)) == list_records(_make(tmp_path, hidden))
@@ -100,10 +175,41 @@ def test_without_test_images_there_is_no_test_split(tmp_path, empty):
     assert list(list_records(_make(tmp_path, ['train/good/0.png', *empty]))) == ['train']
 
 
-def test_flat_folder_is_all_training_images(tmp_path):
-    records = list_records(_make(tmp_path, ['0.png', 'monday/1.jpg', 'monday/late/2.jpg', 'notes.txt']))
+@pytest.mark.parametrize('names', [['0.png', '1.jpg'], ['camera/line/0.png', 'camera/line/1.jpg'], ['OK/0.png']])
+def test_a_folder_of_images_in_one_place_is_all_training_images(tmp_path, names):
+    records = list_records(_make(tmp_path, [*names, 'notes.txt']))
     assert list(records) == ['train']
-    assert _names(records['train']) == ['0.png', 'monday/1.jpg', 'monday/late/2.jpg']
+    assert _names(records['train']) == names
+
+
+_SEVERAL = {
+    'flat': (
+        ['normal/0.png', 'normal/1.png', 'abnormal/0.png', 'mask/0.png'],
+        'normal=normal,defects=abnormal,masks=mask',
+    ),
+    'ok and ng': (['OK/0.png', 'NG/0.png'], 'normal=OK,defects=NG'),
+    'below': (
+        ['images/Good/0.png', 'images/dent/0.png', 'images/rust/0.png'],
+        'normal=images/Good,defects=images/dent+images/rust',
+    ),
+    'dates': (['2024-01/0.png', '2024-02/0.png'], 'all_good=true'),
+    'beside': (['0.png', 'monday/1.jpg', 'monday/late/2.jpg'], 'all_good=true'),
+}
+
+
+@pytest.mark.parametrize(('names', 'option'), _SEVERAL.values(), ids=list(_SEVERAL))
+def test_images_in_several_folders_are_refused_with_the_option_that_fits(tmp_path, names, option):
+    _make(tmp_path, names)
+    with pytest.raises(UserError, match=rf'several folders: .*options={re.escape(option)} ') as caught:
+        data.make_builders('folder', root=str(tmp_path))
+    for folder, count in collections.Counter(os.path.dirname(name) for name in names).items():
+        assert not folder or 'late' in folder or f"{count} in '{folder}'" in str(caught.value) or 'monday' in folder
+    (builder,) = data.make_builders('folder', root=str(tmp_path), options=option).values()
+    assert _names(builder.records('train')) == sorted(
+        names
+        if option == 'all_good=true'
+        else [n for n in names if ('normal/' in n and 'ab' not in n) or 'OK' in n or 'Good' in n]
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,11 +220,26 @@ def test_flat_folder_is_all_training_images(tmp_path):
         (['train/good/notes.txt'], r"No images under '.*train/good'.*'notes\.txt'"),
         ([*_LAYOUT, 'test/0.png'], r"test/0\.png' has no defect type"),
         ([f'screw/{name}' for name in _LAYOUT], r"holds the data set 'screw'.*--config\.dataset\.category"),
-        (['good/0.png', 'crack/0.png'], r"holds 'good' beside 'crack'"),
+        (['good/0.png', 'crack/0.png'], r"1 in 'crack', 1 in 'good'.*one folder too deep"),
+        (['NG/0.png', 'NG/1.png'], r"All 2 images .* lie in 'NG', which does not sound like good ones"),
+        (['0.png', '0_mask.png', '1.png'], r"0_mask\.png' is named as the mask of '.*0\.png'"),
+        ([*_LAYOUT, 'Train/good/7.png'], r"holds both 'Train' and 'train'"),
         (['notes.txt'], r'No images .*Found: 1 other file'),
         ([], 'no files at all'),
     ],
-    ids=['no train', 'no good', 'no images', 'no defect type', 'above', 'below', 'no pictures', 'empty'],
+    ids=[
+        'no train',
+        'no good',
+        'no images',
+        'no defect type',
+        'above',
+        'below',
+        'only defects',
+        'mask beside',
+        'two layouts',
+        'no pictures',
+        'empty',
+    ],
 )
 def test_other_trees_are_refused_in_one_line(tmp_path, names, message):
     with pytest.raises(UserError, match=message) as caught:

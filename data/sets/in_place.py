@@ -31,6 +31,15 @@ Example = dict[str, Any]  # What `read` returns.
 
 
 @dataclasses.dataclass(frozen=True)
+class MaskReading:
+    """How a mask is read: the arguments of `images.read_mask`, which explains them."""
+
+    holds_ids: bool = False
+    ids: tuple[int, ...] = ()
+    inverted: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Record:
     """One image of a data set: where its files are, and what is known of it.
 
@@ -40,7 +49,7 @@ class Record:
         label: 0 normal, 1 anomalous.
         defect_type: 'good' for a normal image.
         filename: path of the image below the data set's root, with forward slashes.
-        mask_holds_ids: the values of the mask are numbers of defects: whatever is above 0 is anomalous.
+        mask_reading: how the mask is read.
     """
 
     image: str
@@ -48,7 +57,11 @@ class Record:
     label: int
     defect_type: str
     filename: str
-    mask_holds_ids: bool = False
+    mask_reading: MaskReading = MaskReading()
+
+    def with_mask_reading(self, reading: MaskReading) -> 'Record':
+        """The same record, whose mask is read in another way."""
+        return dataclasses.replace(self, mask_reading=reading)
 
     @property
     def has_mask(self) -> bool:
@@ -66,11 +79,11 @@ def make_record(
     *,
     mask: str | None = None,
     defect_type: str = NORMAL,
-    mask_holds_ids: bool = False,
+    mask_reading: MaskReading = MaskReading(),
 ) -> Record:
     """The `Record` of an image at a path that starts with `root`; it is normal where `defect_type` is 'good'."""
     filename = pathlib.PurePath(image).relative_to(root).as_posix()
-    return Record(image, mask, int(defect_type != NORMAL), defect_type, filename, mask_holds_ids)
+    return Record(image, mask, int(defect_type != NORMAL), defect_type, filename, mask_reading)
 
 
 def have_defects(masks: Sequence[str]) -> list[bool]:
@@ -105,13 +118,14 @@ def quoted(names: Sequence[str], limit: int = 6) -> str:
     return ', '.join(f"'{name}'" for name in names[:limit]) + (', ...' if len(names) > limit else '')
 
 
-def read(record: Record, size: tuple[int, int] | None = None, antialias: bool = False) -> Example:
+def read(record: Record, size: tuple[int, int] | None = None, antialias: bool = False, bit_depth: int = 0) -> Example:
     """Decodes a record's files.
 
     Args:
         record: the `Record` to read.
         size: (height, width) to resize to; None keeps the native size.
         antialias: how the image is shrunk, as in `images.resize`; the mask is always resized bilinearly.
+        bit_depth: as in `images.read_image`.
 
     Returns:
         Dict of image uint8 [H, W, 3], mask uint8 [H, W, 1] from 0 to 255, label int, defect_type str,
@@ -120,9 +134,9 @@ def read(record: Record, size: tuple[int, int] | None = None, antialias: bool = 
     Raises:
         UserError: a file cannot be read, or the mask has another size than its image.
     """
-    image = images.read_image(record.image)
+    image = images.read_image(record.image, bit_depth=bit_depth)
     if record.mask is not None:
-        mask = images.read_mask(record.mask, holds_ids=record.mask_holds_ids)
+        mask = images.read_mask(record.mask, **dataclasses.asdict(record.mask_reading))
     else:
         mask = np.zeros(image.shape[:2], np.uint8)
     if mask.shape != image.shape[:2]:
@@ -212,6 +226,7 @@ class InPlaceBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type:
     """
 
     VERSION = tfds.core.Version('1.0.0')
+    LISTS_ALL_FILES = False  # Whether an image under the root that no record names is worth a warning.
 
     def __init__(
         self,

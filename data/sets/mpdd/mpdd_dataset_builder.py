@@ -18,5 +18,7 @@ class Builder(InPlaceBuilder):
 
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=category) for category in CATEGORIES]  # noqa: RUF012
 
+    LISTS_ALL_FILES = True
+
     def _find_records(self, root: str) -> Records:
         return list_records(root)

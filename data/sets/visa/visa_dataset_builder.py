@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from data.sets.in_place import NORMAL, InPlaceBuilder, Record, Records, make_record, what_is_near
+from data.sets.in_place import NORMAL, InPlaceBuilder, MaskReading, Record, Records, make_record, what_is_near
 from draem_jax import storage
 from draem_jax.errors import UserError
 
@@ -98,4 +98,4 @@ def _record(root: str, above: str, row: dict[str, str], table: str) -> Record:
             raise UserError(
                 f"No file '{path}', which '{table}' names. {what_is_near(path)} Is VisA unpacked completely?"
             )
-    return make_record(root, image, mask=mask, defect_type=defect_type, mask_holds_ids=True)
+    return make_record(root, image, mask=mask, defect_type=defect_type, mask_reading=MaskReading(holds_ids=True))
