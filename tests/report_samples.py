@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from draem_jax.evaluation import results
+from draem_jax.evaluation import summary
 
 HOSTILE = [
     '"><script>alert(1)</script>.png',
@@ -33,10 +33,10 @@ def make_rows(count=40, seed=0):
 
 def make_results(rows):
     """What results.json holds for the rows, without masks."""
-    summary = results.summarise(*([row[key] for row in rows] for key in ('score', 'label', 'defect_type')))
+    numbers = summary.summarise(*([row[key] for row in rows] for key in ('score', 'label', 'defect_type')))
     about = {
         'step': 30,
         'dataset': {'name': 'folder', 'category': '', 'split': 'test', 'image_size': [32, 32], 'note': None},
         'options': {'aupro_max_fpr': 0.3, 'score_window': 5, 'mask_rule': 'half'},
     }
-    return {**about, **summary, 'versions': {'numpy': np.__version__}}
+    return {**about, **numbers, 'versions': {'numpy': np.__version__}}

@@ -124,6 +124,16 @@ def test_the_page_shows_the_training_where_there_is_a_log(tmp_path):
     assert 'Training losses' not in write(tmp_path, make_rows())
 
 
+def test_the_page_tells_the_full_rule_and_masks_that_lost_their_pixels(tmp_path):
+    rows = make_rows()
+    record = make_results(rows) | {'metrics_full_mask': {'pixel_auroc': 0.875, 'pixel_ap': 0.5}}
+    record['masks'] = {'count': 20, 'empty': 3, 'empty_full_mask': 5}
+    report.write_report(tmp_path, record, rows)
+    text = html.unescape((tmp_path / 'index.html').read_text(encoding='utf-8'))
+    assert "Pixel AUROC 87.5 and pixel AP 50.0 by the authors' mask rule" in text
+    assert '3 (5 by the rule full) of 20 masks of defective images have no defective pixel' in text
+
+
 def test_metrics_without_a_value_are_a_dash_with_the_reason(tmp_path):
     text = write(tmp_path, make_rows())  # No maps were given, so nothing is known of pixels.
     assert re.search(r'data-metric="pixel_auroc">-<', text)

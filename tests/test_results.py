@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from draem_jax.evaluation import metrics, results
+from draem_jax.evaluation import metrics, results, summary
+from draem_jax.evaluation.evaluate import defective_pixels
 from draem_jax.evaluation.pixel_ranking import PixelRanking
 
 
@@ -28,8 +29,8 @@ def summarise(scores, labels, types, maps, masks, has_mask):
     """The results of a test set; few pixels are held in memory at once."""
     with PixelRanking(block_size=300) as pixels:
         for index in np.flatnonzero(has_mask):
-            pixels.add(maps[index], masks[index], group=results.pixel_group(labels[index], types[index]))
-        return results.summarise(scores, labels, types, pixels=pixels)
+            pixels.add(maps[index], masks[index], group=summary.pixel_group(labels[index], types[index]))
+        return summary.summarise(scores, labels, types, pixels=pixels)
 
 
 def test_metrics_equal_scikit_learn_over_the_images_they_take():
@@ -60,6 +61,44 @@ def test_thresholds_reach_their_f1_and_their_rates():
     pixels = maps[has_mask] >= record['threshold']['pixel']
     expected = sklearn_metrics.f1_score(masks[has_mask].ravel(), pixels.ravel())
     assert record['metrics']['pixel_f1_max'] == pytest.approx(expected)
+
+
+def test_the_full_rule_beside_another_gives_what_it_gives_alone():
+    scores, labels, types, maps, masks, has_mask = make_test_set()
+    values = np.where(masks, np.random.default_rng(1).choice([128, 255], masks.shape), 60)
+    values[5] = values[5].clip(max=200)  # a mask that loses all its pixels by the full rule
+
+    def evaluate(rule):
+        with PixelRanking(block_size=300) as pixels:
+            for index in np.flatnonzero(has_mask):
+                group = summary.pixel_group(labels[index], types[index])
+                mask, core = (defective_pixels(values[index], which) for which in (rule, 'full'))
+                pixels.add(maps[index], mask, group, core)
+            return summary.summarise(scores, labels, types, pixels=pixels) | {'options': {'mask_rule': rule}}
+
+    half, full = evaluate('half'), evaluate('full')
+    assert 0 < (values == 255).sum() < (values > 127.5).sum()
+    alone = summarise(scores, labels, types, maps, masks, has_mask)
+    assert half['metrics'] == pytest.approx(alone['metrics'], abs=1e-12)
+    for name in summary.FULL_MASK_METRICS:
+        assert half['metrics_full_mask'][name] == pytest.approx(full['metrics'][name], abs=1e-12)
+        assert full['metrics_full_mask'][name] == pytest.approx(full['metrics'][name], abs=1e-12)
+        assert half['metrics'][name] != pytest.approx(full['metrics'][name], abs=1e-3)
+    assert half['masks'] == {'count': 4, 'empty': 0, 'empty_full_mask': 1}
+    assert full['masks'] == {'count': 4, 'empty': 1, 'empty_full_mask': 1}
+    shown = [f'{100 * full["metrics"][name]:.1f}' for name in summary.FULL_MASK_METRICS]
+    assert f"pixel AUROC {shown[0]} and pixel AP {shown[1]} by the authors' mask rule" in results.table(half)
+    assert '0 (1 by the rule full) of 4 masks of defective images have no defective pixel' in results.table(half)
+    assert "authors' mask rule" not in results.table(full)
+    assert '1 of 4 masks of defective images have no defective pixel' in results.table(full)
+
+
+def test_results_of_an_older_version_know_the_full_rule_only_where_it_was_chosen():
+    values = dict.fromkeys(results.METRICS, 0.5)
+    older = {'metrics': values, 'options': {'mask_rule': 'half'}}
+    assert results.all_metrics(older) == values | {'pixel_auroc_full_mask': None, 'pixel_ap_full_mask': None}
+    older['options']['mask_rule'] = 'full'
+    assert results.all_metrics(older) == values | {'pixel_auroc_full_mask': 0.5, 'pixel_ap_full_mask': 0.5}
 
 
 def test_a_defect_type_named_like_the_normals_stays_apart():
@@ -95,7 +134,7 @@ def test_a_metric_without_a_value_is_none_with_its_reason(change, missing, reaso
 
 def test_without_maps_every_pixel_metric_says_why():
     scores, labels, types, *_ = make_test_set()
-    record = results.summarise(scores, labels, types)
+    record = summary.summarise(scores, labels, types)
     assert [name for name in results.METRICS if record['metrics'][name] is None] == list(results.METRICS[3:])
     reasons = {record['notes'][f'{prefix}pixel_auroc'] for prefix in ('', 'dent/', 'scratch/')}
     assert reasons == {'there are no ground-truth masks'}
@@ -134,7 +173,7 @@ def test_files_read_back_as_they_were(tmp_path):
     assert [float(row['score']) for row in read] == [row['score'] for row in rows]
     with open(folder / 'results.csv', newline='') as file:
         (line,) = csv.DictReader(file)
-    assert {name: float(value) for name, value in line.items()} == record['metrics']
+    assert {name: float(value) for name, value in line.items()} == results.all_metrics(record)
 
 
 def test_results_that_json_does_not_know_leave_the_old_file_alone(tmp_path):
@@ -157,12 +196,18 @@ def test_table_shows_every_type_in_aligned_columns():
 def test_the_mean_over_categories_lacks_what_a_category_lacks():
     def of_category(auroc, pixel_auroc):
         values = dict.fromkeys(results.METRICS, 0.5) | {'image_auroc': auroc, 'pixel_auroc': pixel_auroc}
-        return {'step': 7, 'dataset': {'name': 'drawn'}, 'options': {}, 'metrics': values, 'versions': {}}
+        of_full_masks = {'pixel_auroc': auroc / 2, 'pixel_ap': pixel_auroc}
+        masks = {'count': 5, 'empty': 1, 'empty_full_mask': 2}
+        about = {'step': 7, 'dataset': {'name': 'drawn'}, 'options': {}, 'versions': {}}
+        return {**about, 'metrics': values, 'metrics_full_mask': of_full_masks, 'masks': masks}
 
     together = results.over_categories({'a': of_category(0.5, 0.9), 'b': of_category(1.0, None)})
     assert together['metrics']['image_auroc'] == 0.75
     assert together['metrics']['pixel_auroc'] is None
-    assert together['notes'] == {'pixel_auroc': 'there is none of b'}
+    assert together['metrics_full_mask'] == {'pixel_auroc': 0.375, 'pixel_ap': None}
+    assert together['masks'] == {'count': 10, 'empty': 2, 'empty_full_mask': 4}
+    assert together['notes'] == dict.fromkeys(['pixel_auroc', 'pixel_ap_full_mask'], 'there is none of b')
     head, *lines = results.category_table(together).splitlines()
+    lines = lines[:3]
     assert [line.split()[:2] for line in lines] == [['a', '50.0'], ['b', '100.0'], ['mean', '75.0']]
     assert len({len(line) for line in (head, *lines)}) == 1

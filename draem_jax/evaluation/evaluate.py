@@ -19,7 +19,7 @@ import numpy as np
 
 from draem_jax import devices, images, pictures, run_directory
 from draem_jax.errors import UserError
-from draem_jax.evaluation import report, results, strips
+from draem_jax.evaluation import report, results, strips, summary
 from draem_jax.evaluation.pixel_ranking import PixelRanking
 from draem_jax.evaluation.results import ImageRow, Results
 from draem_jax.model.networks import Variables
@@ -68,8 +68,9 @@ def predict_split(
                     shown = (batch['image'][k], outputs['reconstruction'][k], anomaly_map, mask if has_mask else None)
                     pending.append(pool.submit(strips.write, path, *shown))
                 if has_mask:
-                    group = results.pixel_group(label, defect_type)
-                    pixels.add(anomaly_map, defective_pixels(mask, mask_rule), group=group)
+                    group = summary.pixel_group(label, defect_type)
+                    core = defective_pixels(mask, 'full')  # as in the authors' code, whatever the rule
+                    pixels.add(anomaly_map, defective_pixels(mask, mask_rule), group, core)
                 rows.append(
                     {
                         'filename': batch['filename'][k],
@@ -183,14 +184,14 @@ def write_evaluation(
                 mask_rule=mask_rule,
                 picture_folder=picture_folder if has_report or sheet_rows else None,
             )
-            summary = results.summarise(
+            numbers = summary.summarise(
                 [row['score'] for row in rows],
                 [row['label'] for row in rows],
                 [row['defect_type'] for row in rows],
                 pixels=pixels,
                 max_fpr=aupro_max_fpr,
             )
-        record = {**about, **summary, 'versions': _versions()}
+        record = {**about, **numbers, 'versions': _versions()}
         if sheet_rows:
             write_sheets(sheet_folder, rows, picture_folder, record['threshold']['image'], sheet_rows)
         if has_report:

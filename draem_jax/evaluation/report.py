@@ -19,7 +19,7 @@ import numpy as np
 
 from draem_jax import pictures, run_directory
 from draem_jax.evaluation import charts, figures, strips, templating
-from draem_jax.evaluation.results import ImageRow, Results, missing_metrics
+from draem_jax.evaluation.results import ImageRow, Results, missing_metrics, remarks
 
 _CARD_PANELS = ('input', 'reconstruction', 'overlay', 'ground truth')
 _TITLES = {
@@ -93,6 +93,7 @@ def render(
             results=results,
             titles=_TITLES,
             missing={reason: map(figures.metric_name, names) for reason, names in missing_metrics(results).items()},
+            remarks=[remark[0].upper() + remark[1:] for remark in remarks(results)],
             run_name=_shown(run_name),
             heading=heading(results),
             last_step=last_step,

@@ -1,14 +1,12 @@
-"""Turns scores and maps into the results of an evaluation, and writes its files.
+"""The results of an evaluation (`summary.summarise`) as files and as text for a terminal.
 
-    with PixelRanking() as pixels:
-        pixels.add(anomaly_map, mask, group=pixel_group(label, defect_type))    for each image with a mask
-        results = summarise(scores, labels, defect_types, pixels=pixels)
     write_results(folder, results, rows)    results.json, results.csv, scores.csv
     print(table(results))
 
 A metric that has no value is None, and `notes` says why; a results file never holds NaN.
 """
 
+import collections
 import csv
 import io
 import json
@@ -18,17 +16,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from draem_jax import run_directory
-from draem_jax.evaluation import metrics
-from draem_jax.evaluation.metrics import UndefinedMetric
-from draem_jax.evaluation.pixel_ranking import PixelRanking
+from draem_jax.evaluation.summary import FULL_MASK_METRICS, full_mask
 from draem_jax.terminal import align, printable
 
 METRICS = ('image_auroc', 'image_ap', 'image_f1_max', 'pixel_auroc', 'pixel_ap', 'pixel_f1_max', 'aupro')
+ALL_METRICS = (*METRICS, *map(full_mask, FULL_MASK_METRICS))
 _SCORE_COLUMNS = ('filename', 'defect_type', 'label', 'score')
-_EVERYTHING = 'all'  # the selection of all pixels; those of a defect type are named by `pixel_group`
 
 Results = dict[str, Any]  # what results.json holds
 
@@ -43,79 +38,12 @@ class ImageRow(TypedDict):
     has_mask: bool  # whether its ground truth is known
 
 
-def summarise(
-    scores: ArrayLike,
-    labels: ArrayLike,
-    defect_types: Sequence[str],
-    *,
-    pixels: PixelRanking | None = None,
-    max_fpr: float = 0.3,
-) -> Results:
-    """The metrics of a test set, over all of it and of each defect type against all normals.
-
-    Args:
-        scores: [N] image scores.
-        labels: [N], 1 on defective images and 0 on normal ones.
-        defect_types: N strings; those of normal images are not looked at.
-        pixels: the maps of all images that have a ground-truth mask, in groups named by `pixel_group`; None where no
-            image has one.
-        max_fpr: the false-positive rate up to which AUPRO integrates.
-
-    Returns:
-        dict of plain numbers, strings and None:
-            counts: {'normal', 'defective', 'by_type': {type: images}};
-            metrics: {name: value} for `METRICS`;
-            per_defect_type: {type: {'count' and `METRICS`}};
-            threshold: {'image', 'pixel', 'note'}, where F1 is highest on these very images;
-            at_threshold: {'image_tpr', 'image_tnr', 'image_accuracy'} of the image threshold;
-            notes: {'image_auroc' or 'scratch/image_auroc': the reason for each None}.
-    """
-    scores = np.asarray(scores, np.float64)
-    defective = np.asarray(labels) != 0
-    types = np.where(defective, np.asarray(defect_types, dtype=object), '')
-    if not scores.shape == defective.shape == types.shape or scores.ndim != 1:
-        shapes = f'{scores.shape}, {defective.shape}, {types.shape}'
-        raise ValueError(f'Expected N scores, labels and types, found {shapes}.')
-    names = sorted(set(types[defective]))
-    pixel_summaries = _pixel_summaries(pixels, names, max_fpr)
-
-    notes: dict[str, str] = {}
-    values, thresholds = _metrics(scores, defective, pixel_summaries[_EVERYTHING], notes, prefix='')
-    per_defect_type = {}
-    for name in names:
-        chosen = ~defective | (types == name)
-        of_pixels = pixel_summaries[pixel_group(True, name)]
-        of_type, _ = _metrics(scores[chosen], defective[chosen], of_pixels, notes, prefix=f'{name}/')
-        per_defect_type[name] = {'count': int((types == name).sum()), **of_type}
-    at_threshold: dict[str, float | None] = dict.fromkeys(('image_tpr', 'image_tnr', 'image_accuracy'))
-    if thresholds['image'] is not None:
-        rates = metrics.rates(scores, defective, thresholds['image'])
-        at_threshold = {f'image_{name}': value for name, value in rates.items()}
-    return {
-        'counts': {
-            'normal': int((~defective).sum()),
-            'defective': int(defective.sum()),
-            'by_type': {name: row['count'] for name, row in per_defect_type.items()},
-        },
-        'metrics': values,
-        'per_defect_type': per_defect_type,
-        'threshold': {**thresholds, 'note': 'F1-max of the test set'},
-        'at_threshold': at_threshold,
-        'notes': notes,
-    }
-
-
-def pixel_group(label: int, defect_type: str) -> str:
-    """The group under which the pixels of an image are added to a `PixelRanking` for `summarise`."""
-    return f'defective/{defect_type}' if label else 'normal'
-
-
 def write_results(folder: str | os.PathLike[str], results: Results, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes results.json, results.csv and scores.csv; each appears whole or not at all.
 
     Args:
         folder: made if it is missing.
-        results: what `summarise` returns, with anything plain added (step, dataset, versions).
+        results: what `summary.summarise` returns, with anything plain added (step, dataset, versions).
         rows: one `ImageRow` for each image; the file holds all of it but `has_mask`.
 
     Raises:
@@ -123,7 +51,7 @@ def write_results(folder: str | os.PathLike[str], results: Results, rows: Iterab
     """
     folder = pathlib.Path(folder)
     text = json.dumps(results, indent=2, allow_nan=False, default=_plain)
-    write_csv(folder / 'results.csv', [results['metrics']])
+    write_csv(folder / 'results.csv', [all_metrics(results)])
     write_csv(folder / 'scores.csv', [{name: row[name] for name in _SCORE_COLUMNS} for row in rows], _SCORE_COLUMNS)
     # Written last, because its presence says that the evaluation is done.
     run_directory.write_text(folder / 'results.json', text + '\n')
@@ -136,25 +64,30 @@ def over_categories(by_category: Mapping[str, Results]) -> Results:
         by_category: {category: what results.json of the category holds}.
 
     Returns:
-        dict of 'step', 'dataset', 'options', 'training_speed', 'versions' (those of every category), 'metrics' (means),
-        'per_category' ({category: metrics}) and 'notes': a mean is None where a category lacks the metric, and the
-        note says which.
+        dict of 'step', 'dataset', 'options', 'training_speed', 'versions' (those of every category), 'metrics' and
+        'metrics_full_mask' (means), 'masks' (sums), 'per_category' ({category: `all_metrics`}) and 'notes': a mean is
+        None where a category lacks the metric, and the note says which.
     """
     first = next(iter(by_category.values()))
+    per_category = {category: all_metrics(each) for category, each in by_category.items()}
     values, notes = {}, {}
-    for name in METRICS:
-        lacking = [category for category, each in by_category.items() if each['metrics'][name] is None]
-        numbers = [each['metrics'][name] for each in by_category.values()]
-        values[name] = None if lacking else float(np.mean(numbers))
+    for name in ALL_METRICS:
+        lacking = [category for category, each in per_category.items() if each[name] is None]
+        values[name] = None if lacking else float(np.mean([each[name] for each in per_category.values()]))
         if lacking:
             notes[name] = f'there is none of {", ".join(lacking)}'
+    masks = collections.Counter[str]()
+    for each in by_category.values():
+        masks.update(each.get('masks', {}))
     return {
         'step': first['step'],
         'dataset': {**first['dataset'], 'category': ','.join(by_category)},
         'options': first['options'],
         'training_speed': first.get('training_speed', {}),
-        'metrics': values,
-        'per_category': {category: each['metrics'] for category, each in by_category.items()},
+        'masks': dict(masks),
+        'metrics': {name: values[name] for name in METRICS},
+        'metrics_full_mask': {name: values[full_mask(name)] for name in FULL_MASK_METRICS},
+        'per_category': per_category,
         'notes': notes,
         'versions': first['versions'],
     }
@@ -164,14 +97,15 @@ def write_over_categories(folder: str | os.PathLike[str], together: Results) -> 
     """Writes results.json, and results.csv with a line for each category and one for the mean."""
     folder = pathlib.Path(folder)
     rows = [{'category': category, **values} for category, values in together['per_category'].items()]
-    write_csv(folder / 'results.csv', [*rows, {'category': 'mean', **together['metrics']}])
+    write_csv(folder / 'results.csv', [*rows, {'category': 'mean', **all_metrics(together)}])
     run_directory.write_json(folder / 'results.json', together)
 
 
 def category_table(together: Results) -> str:
     """The results of `over_categories` as aligned text for a terminal, in percent."""
     rows = [*together['per_category'].items(), ('mean', together['metrics'])]
-    return '\n'.join(align([('', *METRICS), *((name, *_percentages(values)) for name, values in rows)]))
+    text = align([('', *METRICS), *((name, *_percentages(values)) for name, values in rows)])
+    return '\n'.join([*text, *remarks(together)])
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]], columns: Iterable[str] = ()) -> None:
@@ -212,68 +146,51 @@ def table(results: Results) -> str:
             f'at this threshold: {_percent(rates["image_tpr"])} of the defective and {_percent(rates["image_tnr"])} of '
             f'the normal images are right, {_percent(rates["image_accuracy"])} of all'
         )
+    text += remarks(results)
     text += [f'no {", ".join(names)}: {reason}' for reason, names in missing_metrics(results).items()]
     return '\n'.join(text)
+
+
+def all_metrics(results: Results) -> dict[str, float | None]:
+    """{name: value} for `ALL_METRICS`; None also for those that a results.json of an older version does not hold."""
+    is_full = results.get('options', {}).get('mask_rule') == 'full'
+    of_full_masks = results.get('metrics_full_mask') or (results['metrics'] if is_full else {})
+    return {**results['metrics'], **{full_mask(name): of_full_masks.get(name) for name in FULL_MASK_METRICS}}
+
+
+def remarks(results: Results) -> list[str]:
+    """What there is to say of the masks, in sentences: the metrics by the authors' rule, and masks without pixels."""
+    is_full = results.get('options', {}).get('mask_rule') == 'full'
+    auroc, ap = (all_metrics(results)[full_mask(name)] for name in FULL_MASK_METRICS)
+    masks = {'count': 0, 'empty': 0, 'empty_full_mask': 0, **results.get('masks', {})}
+    text = []
+    if not is_full and auroc is not None:
+        text.append(
+            f"pixel AUROC {_percent(auroc)} and pixel AP {_percent(ap)} by the authors' mask rule (full: only pixels "
+            'at the full value are defective), which published numbers compare with'
+        )
+    if masks['empty_full_mask']:
+        also = '' if is_full else f' ({masks["empty_full_mask"]} by the rule full)'
+        text.append(
+            f'{masks["empty"]}{also} of {masks["count"]} masks of defective images have no defective pixel at this '
+            'size, so all pixels of these images count as normal: the defects are too small for this image_size, or '
+            'the masks are empty'
+        )
+    return text
 
 
 def missing_metrics(results: Results) -> dict[str, list[str]]:
     """Which metrics over all images have no value: {reason: their names}.
 
-    Those of a single defect type are left out: its row shows dashes.
+    Those of a single defect type are left out: its row shows dashes. So are those by the authors' mask rule where the
+    chosen rule has none either.
     """
     missing: dict[str, list[str]] = {}
+    told = {(full_mask(name), reason) for name, reason in results['notes'].items()}
     for name, reason in results['notes'].items():
-        if '/' not in name:
+        if '/' not in name and (name, reason) not in told:
             missing.setdefault(reason, []).append(name)
     return missing
-
-
-def _metrics(
-    scores: np.ndarray,
-    defective: np.ndarray,
-    of_pixels: dict[str, float] | UndefinedMetric,
-    notes: dict[str, str],
-    prefix: str,
-) -> tuple[dict[str, float | None], dict[str, float | None]]:
-    """`METRICS` of one selection of images, and its thresholds; the reason for each None goes to `notes`."""
-    of_images: dict[str, float] | UndefinedMetric
-    try:
-        if defective.all() or not defective.any():
-            raise UndefinedMetric(f'there are no {"normal" if defective.any() else "defective"} images')
-        of_images = metrics.summary(scores, defective)
-    except UndefinedMetric as reason:
-        of_images = reason
-    values: dict[str, float | None] = {}
-    thresholds: dict[str, float | None] = {}
-    for level, summary in (('image', of_images), ('pixel', of_pixels)):
-        names = {f'{level}_auroc': 'auroc', f'{level}_ap': 'average_precision', f'{level}_f1_max': 'f1_max'}
-        if level == 'pixel':
-            names['aupro'] = 'aupro'
-        if isinstance(summary, UndefinedMetric):
-            thresholds[level] = None
-            values |= dict.fromkeys(names)
-            notes |= {prefix + name: str(summary) for name in names}
-        else:
-            thresholds[level] = summary['threshold']
-            values |= {name: summary[key] for name, key in names.items()}
-    return values, thresholds
-
-
-def _pixel_summaries(
-    pixels: PixelRanking | None, names: Sequence[str], max_fpr: float
-) -> dict[str, dict[str, float] | UndefinedMetric]:
-    """The pixel metrics of `_EVERYTHING`, and of the `pixel_group` of each defect type against all normals."""
-    selections = {pixel_group(True, name): ['normal', pixel_group(True, name)] for name in names}
-    no_masks = UndefinedMetric('there are no ground-truth masks')
-    if pixels is None or not pixels.groups:
-        return dict.fromkeys([_EVERYTHING, *selections], no_masks)
-    selections[_EVERYTHING] = pixels.groups
-    summaries = pixels.summaries(selections, max_fpr=max_fpr)
-    with_masks = set(pixels.groups) - {'normal'}
-    for selection, groups in selections.items():
-        if names and not with_masks & set(groups):
-            summaries[selection] = no_masks
-    return summaries
 
 
 def _plain(value: object) -> object:
