@@ -13,13 +13,13 @@ SIZE = 32
 
 def make_batch():
     """Two normal images and four defective ones whose masks have soft rims; the last two masks are nothing but rim."""
-    mask = np.zeros((6, SIZE, SIZE, 1), np.uint8)
+    mask = np.zeros((8, SIZE, SIZE, 1), np.uint8)  # The last two are filler.
     mask[2:4, 4:14, 4:14] = 200
     mask[2:4, 6:12, 6:12] = 255
     mask[4, 20:22, 20:22] = 140
     mask[5, 20:22, 20:22] = 90
     return {
-        'image': np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3), np.uint8),
+        'image': np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), np.uint8),
         'mask': mask,
         'label': [0, 0, 1, 1, 1, 1],
         'defect_type': ['good', 'good', 'hole', 'hole', 'dot', 'dot'],
