@@ -1,11 +1,12 @@
-"""What a run is evaluated on: the test split or, for a folder of good images alone, images held out of training.
+"""What a run is evaluated on: the test split or, where there are no normal test images, those held out of training.
 
-Anomalies are simulated on the held-out images, as in training. Results on them tell whether the training went well, but
-not how well real defects are found.
+Where there are no defective ones either, anomalies are simulated on the held-out images, as in training. Results on
+them tell whether the training went well, but not how well real defects are found.
 """
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,14 +14,20 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data import inputs, pipeline, streaming
+from data.normals import has_normal_test, split_by_names
 from data.sets.builders import make_builders
-from data.sets.in_place import NORMAL, Example
+from data.sets.in_place import NORMAL, Example, InPlaceBuilder
 from draem_jax.errors import UserError
 
 DEFECT_TYPE = 'simulated'
 NOTE = (
     'There are no test images: measured on held-out normal images and on anomalies simulated on them, which tells '
     'whether training went well, not how well real defects are found.'
+)
+_NORMALS_NOTE = 'There are no normal test images: measured with {} that were held out of training.'
+_NO_NORMALS_NOTE = (
+    'There are no normal test images, and this run was trained on all good ones. A new run with '
+    '--config.dataset.test_fraction=0.1 keeps some for the test.'
 )
 
 _SEED = 2**31 - 3  # neither a training nor a validation has this seed
@@ -55,7 +62,7 @@ def open_evaluation_sets(
         dataset: the config's section of that name.
         synthesis: likewise; it says which anomalies are simulated where the data set has no test images.
         read_held_out: returns which images the run keeps out of training, as `Inputs.held_out_names`, or None; called
-            only if there are no test images.
+            only if there are no normal test images.
 
     Returns:
         {category: EvaluationSet}.
@@ -68,7 +75,7 @@ def open_evaluation_sets(
     tests = {one: _open_split(builder, dataset) for one, builder in builders.items()}
     without = [one for one, test in tests.items() if not test.count]
     if not without:
-        return tests
+        return {one: _add_normals(test, builders[one], dataset, read_held_out, one) for one, test in tests.items()}
     if len(tests) > 1:
         raise UserError(f"No test images of {', '.join(without)} in '{root}', so there is nothing to measure.")
     held_out = read_held_out()
@@ -84,8 +91,34 @@ def open_evaluation_sets(
 def _open_split(builder: tfds.core.DatasetBuilder, dataset: Mapping[str, Any]) -> EvaluationSet:
     streaming.prepare(builder)
     height, width = dataset['image_size']
-    read = functools.partial(streaming.read_split, builder, 'test', (height, width), antialias=dataset['antialias'])
+    how = {'antialias': dataset['antialias'], 'bit_depth': dataset['bit_depth']}
+    read = functools.partial(streaming.read_split, builder, 'test', (height, width), **how)
     return EvaluationSet(streaming.count_examples(builder, 'test'), read)
+
+
+def _add_normals(
+    test: EvaluationSet,
+    builder: tfds.core.DatasetBuilder,
+    dataset: Mapping[str, Any],
+    read_held_out: Callable[[], inputs.HeldOutNames | None],
+    category: str,
+) -> EvaluationSet:
+    """The test images, with held-out normal ones before them where none of them is normal."""
+    if not isinstance(builder, InPlaceBuilder) or has_normal_test(builder):
+        return test
+    wanted = (read_held_out() or {}).get(category, {}).get('test', [])
+    if not wanted:
+        return dataclasses.replace(test, note=_NO_NORMALS_NOTE)
+    train = builder.records('train')
+    split_by_names([record.filename for record in train], {'validation': [], 'test': wanted})  # Are all still there?
+    normals = [record for record in train if record.filename in set(wanted)]
+    height, width = dataset['image_size']
+    how = {'antialias': dataset['antialias'], 'bit_depth': dataset['bit_depth']}
+    return EvaluationSet(
+        len(normals) + test.count,
+        lambda: itertools.chain(streaming.read_records(normals, (height, width), **how), test.read()),
+        note=_NORMALS_NOTE.format(f'{len(normals)} good image{"s" if len(normals) > 1 else ""}'),
+    )
 
 
 def make_examples(loaded: inputs.Inputs, **synthesis: Any) -> list[Example]:

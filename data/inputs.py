@@ -25,7 +25,7 @@ class Inputs:
     Attributes:
         normals: bank of normal images to train on, uint8 [N, H, W, 3] (`data.banks`).
         held_out: bank of normal images kept apart to validate with; empty where none are.
-        test: bank of normal images kept apart to test on; empty where the data set has test images.
+        test: bank of normal images kept apart to test on; empty where the data set has normal test images.
         held_out_names: {category: {'validation': file names, 'test': file names}}.
         textures: bank of textures, or banks.COLOUR, or banks.SELF.
         cache: one of `data.banks.CACHES`.
@@ -66,6 +66,7 @@ def load(
     options: str,
     image_size: Sequence[int],
     antialias: bool,
+    bit_depth: int,
     validation_fraction: float,
     test_fraction: float,
     skip_unreadable: bool,
@@ -107,6 +108,7 @@ def load(
             builder,
             size,
             antialias=antialias,
+            bit_depth=bit_depth,
             validation_fraction=validation_fraction,
             # Each of several categories has to have test images of its own.
             test_fraction=test_fraction if len(builders) == 1 else 0.0,
@@ -117,7 +119,7 @@ def load(
     ]
     normals, held_out, test = (_join(banks) for banks in zip(*[part[:3] for part in parts], strict=True))
     names = {one: part[3] for one, part in zip(builders, parts, strict=True)}
-    warnings = _find_warnings(builders.values(), has_test=bool(len(test)))
+    warnings = _find_warnings(builders.values(), len(test))
     return Inputs(normals, held_out, test, names, textures, cache, warnings)
 
 
@@ -138,8 +140,18 @@ def _join(banks: Sequence[Bank]) -> Bank:
     return banks[0] if len(banks) == 1 else Joined(banks)
 
 
-def _find_warnings(builders: Iterable[tfds.core.DatasetBuilder], *, has_test: bool) -> tuple[str, ...]:
-    """What the data sets lack, each sentence once. A lack of test images is left out where `has_test`."""
-    findings = [finding for builder in builders for finding in inspection.check_without_reading(builder)]
-    texts = [finding.text for finding in findings if not (has_test and finding.kind == inspection.NO_TEST)]
+def _find_warnings(builders: Iterable[tfds.core.DatasetBuilder], held_out: int) -> tuple[str, ...]:
+    """What the data sets lack, each sentence once.
+
+    Args:
+        builders: of the data sets.
+        held_out: how many normal images are kept apart to test on.
+    """
+    texts = []
+    for builder in builders:
+        for finding in inspection.check_without_reading(builder):
+            if not held_out or finding.kind not in (inspection.NO_TEST, inspection.NO_NORMAL_TEST):
+                texts.append(finding.text)
+            elif finding.kind == inspection.NO_NORMAL_TEST:
+                texts.append(f'There are no normal test images: {held_out} of the good ones are held out for the test.')
     return tuple(dict.fromkeys(texts))

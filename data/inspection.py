@@ -10,6 +10,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -25,7 +26,11 @@ from draem_jax.threads import core_count
 ERROR = 'error'
 WARNING = 'warning'
 
-NO_TEST = 'nothing to test on'  # the kind of the finding that there are no test images
+# Kinds of findings.
+NO_TEST = 'nothing to test on'
+NO_NORMAL_TEST = 'no normal test images'
+
+_DARK = 2**13  # 16-bit values below an eighth of their range leave 32 of 256 grey levels.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,24 +77,31 @@ class _Example:
     has_drawn_mask: bool
     size: tuple[int, int] | None
     digest: str | None
+    highest: int | None = None  # the largest value of a 16-bit image
     findings: tuple[Finding, ...] = ()
 
 
-def check(builder: tfds.core.DatasetBuilder) -> Report:
+def check(builder: tfds.core.DatasetBuilder, *, size: tuple[int, int] | None = None, bit_depth: int = 0) -> Report:
     """Reads all splits of a data set, with a progress bar.
 
     Args:
         builder: has the features of `data.sets.in_place`, and is prepared if it has to be.
+        size: (height, width) that images will be resized to: masks that vanish there are found. None: not looked for.
+        bit_depth: as in `images.read_image`.
     """
     examples = []
     total = sum(split.num_examples for split in builder.info.splits.values())
     with tqdm(total=total, desc='Checking', unit='image', leave=False, disable=None) as progress:
         for split in builder.info.splits:
-            for example in _examine_split(builder, split):
+            for example in _examine_split(builder, split, size, bit_depth):
                 examples.append(example)
                 progress.update()
     findings = [finding for example in examples for finding in example.findings]
     findings += [*_find_copies(examples), *_find_gaps(examples)]
+    if not bit_depth:
+        findings += _find_dark(examples)
+    if isinstance(builder, InPlaceBuilder) and builder.LISTS_ALL_FILES:
+        findings += _find_unused(builder)
     counts: dict[tuple[str, str], tuple[int, int]] = collections.defaultdict(lambda: (0, 0))
     for example in examples:
         number, masks = counts[example.split, example.defect_type]
@@ -116,11 +128,13 @@ def check_without_reading(builder: tfds.core.DatasetBuilder) -> list[Finding]:
     )
 
 
-def _examine_split(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[_Example]:
+def _examine_split(
+    builder: tfds.core.DatasetBuilder, split: str, target: tuple[int, int] | None, bit_depth: int
+) -> Iterator[_Example]:
     if isinstance(builder, InPlaceBuilder):
         pool = concurrent.futures.ThreadPoolExecutor(core_count())
         try:
-            yield from pool.map(lambda record: _examine_files(record, split), builder.records(split))
+            yield from pool.map(lambda record: _examine_files(record, split, target, bit_depth), builder.records(split))
         finally:
             pool.shutdown(cancel_futures=True)
         return
@@ -137,23 +151,28 @@ def _examine_split(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[_E
         )
 
 
-def _examine_files(record: Record, split: str) -> _Example:
+def _examine_files(record: Record, split: str, target: tuple[int, int] | None, bit_depth: int) -> _Example:
     """Decodes the files of a record."""
     findings: list[Finding] = []
-    size = digest = None
+    size = digest = highest = None
     try:
-        image = images.read_image(record.image)
-        size, digest = image.shape[:2], _digest(image)
+        pixels = images.decode(record.image)
+        image = images.to_rgb(pixels, bit_depth=bit_depth, path=record.image)
+        size, digest = image.shape[:2], _digest(pixels)
+        highest = int(pixels.max()) if pixels.dtype == np.uint16 else None
     except UserError as error:
         findings.append(Finding(ERROR, 'unreadable file', str(error)))
     if record.mask is not None:
-        findings += _examine_mask(record, record.mask, size)
-    return _Example(split, record.defect_type, record.filename, record.mask is not None, size, digest, tuple(findings))
+        findings += _examine_mask(record, record.mask, size, target)
+    has_mask = record.mask is not None
+    return _Example(split, record.defect_type, record.filename, has_mask, size, digest, highest, tuple(findings))
 
 
-def _examine_mask(record: Record, path: str, size: tuple[int, int] | None) -> Iterator[Finding]:
+def _examine_mask(
+    record: Record, path: str, size: tuple[int, int] | None, target: tuple[int, int] | None
+) -> Iterator[Finding]:
     try:
-        mask = images.read_mask(path, holds_ids=record.mask_holds_ids)
+        mask, remarks = images.examine_mask(path, **dataclasses.asdict(record.mask_reading))
     except UserError as error:
         yield Finding(ERROR, 'unreadable file', str(error))
         return
@@ -163,8 +182,13 @@ def _examine_mask(record: Record, path: str, size: tuple[int, int] | None) -> It
             'mask of another size',
             f"Mask '{path}' is {format_size(mask.shape)}, its image '{record.image}' {format_size(size)}.",
         )
+    for kind, remark in remarks.items():
+        yield Finding(WARNING, kind, f"Mask '{path}' {remark}")
     if not mask.any():
         yield Finding(WARNING, 'empty mask', f"Mask '{path}' is empty, but its image is '{record.defect_type}'.")
+    elif target is not None and not (images.resize(mask, target) > 127.5).any():
+        text = f"The defect of '{path}' has no pixel left at {format_size(target)}: all of its image counts as normal."
+        yield Finding(WARNING, 'mask that vanishes', text)
 
 
 def _digest(image: np.ndarray) -> str:
@@ -198,14 +222,49 @@ def _find_gaps(examples: Sequence[_Example]) -> Iterator[Finding]:
         yield Finding(ERROR, 'nothing to train on', 'There are no training images.')
     if not test:
         yield Finding(WARNING, NO_TEST, 'There are no test images, so there is nothing to measure.')
-    elif NORMAL not in types or types == [NORMAL]:
-        missing = 'defective' if types == [NORMAL] else 'normal'
-        yield Finding(WARNING, 'nothing to tell apart', f'There are no {missing} test images, so no AUROC either.')
+    elif NORMAL not in types:
+        text = 'There are no normal test images, so no AUROC, unless --config.dataset.test_fraction holds some out.'
+        yield Finding(WARNING, NO_NORMAL_TEST, text)
+    elif types == [NORMAL]:
+        yield Finding(WARNING, 'nothing to tell apart', 'There are no defective test images, so no AUROC either.')
     for defect_type in types:
         has_masks = any(example.has_drawn_mask for example in test if example.defect_type == defect_type)
         if defect_type != NORMAL and not has_masks:
             text = f"'{defect_type}' has no masks: it counts for images, not for pixels."
             yield Finding(WARNING, 'no masks', text)
+
+
+def _find_dark(examples: Sequence[_Example]) -> Iterator[Finding]:
+    """A finding if the 16-bit images use a small part of their range, as those of cameras with fewer bits do."""
+    values = [example.highest for example in examples if example.highest is not None]
+    if values and max(values) < _DARK:
+        bits = next(bits for bits in (10, 12, 14) if max(values) < 2**bits)
+        text = (
+            f'The {len(values)} images of 16 bits have values up to {max(values)} of 65535, which leaves '
+            f'{max(values) // 257 + 1} of 256 grey levels. If they hold {bits} bits, --config.dataset.bit_depth={bits} '
+            'says so.'
+        )
+        yield Finding(WARNING, 'dark 16-bit images', text)
+
+
+def _find_unused(builder: InPlaceBuilder) -> Iterator[Finding]:
+    """Findings about images below the root that nobody reads, one for each folder."""
+    root = str(builder.data_dir)
+    used = {path for split in builder.info.splits for record in builder.records(split) for path in _files(record)}
+    by_folder = collections.defaultdict(list)
+    for path in images.list_files(root):
+        if path not in used and (images.is_image(path) or images.is_other_image(path)):
+            by_folder[os.path.dirname(path), images.is_image(path)].append(path)
+    for (folder, is_readable), paths in by_folder.items():
+        some = f"{len(paths)} in '{folder}', such as '{os.path.basename(paths[0])}',"
+        if is_readable:
+            yield Finding(WARNING, 'images not used', f'{some} belong to no split and to no image.')
+        else:
+            yield Finding(WARNING, 'format not read', f'{some} are passed over. Save them as PNG.')
+
+
+def _files(record: Record) -> list[str]:
+    return [record.image] if record.mask is None else [record.image, record.mask]
 
 
 def format_size(size: tuple[int, ...]) -> str:

@@ -21,6 +21,7 @@ def load_normals(
     size: tuple[int, int],
     *,
     antialias: bool = False,
+    bit_depth: int = 0,
     validation_fraction: float = 0.0,
     test_fraction: float = 0.0,
     skip_unreadable: bool = False,
@@ -34,8 +35,9 @@ def load_normals(
         builder: has the features of `data.sets.in_place`.
         size: (height, width).
         antialias: as in `images.resize`.
+        bit_depth: as in `images.read_image`.
         validation_fraction: share of the images kept apart, the same ones for every seed of training.
-        test_fraction: likewise for the test, where the data set has no test images.
+        test_fraction: likewise for the test, where the data set has no normal test images.
         skip_unreadable: pass over files that cannot be read, and name them.
         cache: one of `data.banks.CACHES`.
         cache_folder: where 'disk' keeps its file; '' for `data.banks.default_cache_folder()`.
@@ -44,16 +46,16 @@ def load_normals(
 
     Returns:
         (training, validation, test images, names): three banks of uint8 [H, W, 3] (`data.banks`), the second empty at
-        fraction 0, the third also where the data set has test images; and {'validation': file names, 'test': file
-        names}.
+        fraction 0, the third also where the data set has normal test images; and {'validation': file names, 'test':
+        file names}.
 
     Raises:
         UserError: no image is left for one of the three, or a file cannot be read.
     """
-    if count_examples(builder, 'test'):
+    if has_normal_test(builder):
         test_fraction = 0.0
     if isinstance(builder, InPlaceBuilder):
-        names, load = _open_in_place(builder, size, antialias, skip_unreadable, cache, cache_folder)
+        names, load = _open_in_place(builder, size, antialias, bit_depth, skip_unreadable, cache, cache_folder)
     else:
         names, load = _open_prepared(builder, size, antialias, cache, cache_folder)
     if pinned is None:
@@ -65,10 +67,18 @@ def load_normals(
     return Selection(bank, training), Selection(bank, validation), Selection(bank, test), kept_apart
 
 
+def has_normal_test(builder: tfds.core.DatasetBuilder) -> bool:
+    """Whether there are normal images to test on, as far as that shows without reading any."""
+    if not count_examples(builder, 'test'):
+        return False
+    return not isinstance(builder, InPlaceBuilder) or any(record.label == 0 for record in builder.records('test'))
+
+
 def _open_in_place(
     builder: InPlaceBuilder,
     size: tuple[int, int],
     antialias: bool,
+    bit_depth: int,
     skip_unreadable: bool,
     cache: str,
     cache_folder: str,
@@ -77,7 +87,7 @@ def _open_in_place(
     records = builder.records('train')
 
     def decode(record: Record) -> np.ndarray:
-        return read(record, size, antialias)['image']
+        return read(record, size, antialias, bit_depth)['image']
 
     if skip_unreadable:
         records = [records[index] for index in readable_indices(records, decode, 'Checking images')]
@@ -88,7 +98,10 @@ def _open_in_place(
             (len(records), *size, 3),
             cache=cache,
             cache_folder=cache_folder,
-            identify=lambda: _identify(builder, antialias, [record.image for record in records]),
+            identify=lambda: [
+                *_identify(builder, antialias, [record.image for record in records]),
+                *([bit_depth] if bit_depth else []),
+            ],
             on_demand=FileImages(records, decode, size),
         )
 

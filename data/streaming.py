@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data.sets.in_place import Example, InPlaceBuilder, read
+from data.sets.in_place import Example, InPlaceBuilder, Record, read
 from draem_jax import images
 from draem_jax.errors import UserError
 from draem_jax.threads import map_ahead
@@ -28,7 +28,12 @@ def count_examples(builder: tfds.core.DatasetBuilder, split: str) -> int:
 
 
 def read_split(
-    builder: tfds.core.DatasetBuilder, split: str, size: tuple[int, int], *, antialias: bool = False
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    size: tuple[int, int],
+    *,
+    antialias: bool = False,
+    bit_depth: int = 0,
 ) -> Iterator[Example]:
     """Yields the examples of a split, in order, decoded ahead by as many threads as there are cores.
 
@@ -37,12 +42,13 @@ def read_split(
         split: 'train' or 'test'.
         size: (height, width).
         antialias: as in `images.resize`.
+        bit_depth: as in `images.read_image`, for files that are read in place.
 
     Yields:
         Dicts as `data.sets.in_place.read` returns them.
     """
     if isinstance(builder, InPlaceBuilder):
-        yield from map_ahead(lambda record: read(record, size, antialias), builder.records(split))
+        yield from read_records(builder.records(split), size, antialias=antialias, bit_depth=bit_depth)
         return
     for example in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
         yield {
@@ -53,6 +59,13 @@ def read_split(
             'filename': example['filename'].decode(),
             'has_mask': bool(example.get('has_mask', True)),
         }
+
+
+def read_records(
+    records: Iterable[Record], size: tuple[int, int], *, antialias: bool = False, bit_depth: int = 0
+) -> Iterator[Example]:
+    """As `read_split`, of records."""
+    return map_ahead(lambda record: read(record, size, antialias, bit_depth), records)
 
 
 def prepared_files(builder: tfds.core.DatasetBuilder) -> list[str]:

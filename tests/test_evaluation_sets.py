@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from trees import draw_textures, write_image
+from trees import draw_textures, draw_tree, write_image
 
 from configs import default
 from data import evaluation_sets, inputs
@@ -54,3 +54,46 @@ def test_it_is_the_same_every_time(loaded, examples):
     again = evaluation_sets.make_examples(loaded, **default.get_config().synthesis)
     for one, other in zip(examples, again, strict=True):
         np.testing.assert_array_equal(one['image'], other['image'])
+
+
+@pytest.fixture
+def without_normal_test(tmp_path):
+    """A config of named folders, `normal=OK,defects=NG`, none of which has normal images to test on."""
+    tree = draw_tree(tmp_path / 'tree', train=10, scratched=3)
+    options = default.get_config().dataset
+    options.root, options.options = str(tree), 'normal=train/good,defects=test/scratch,masks=ground_truth/scratch'
+    options.image_size, options.texture_source, options.texture_count = (32, 32), 'procedural', 2
+    return options
+
+
+def test_where_no_test_image_is_normal_some_good_ones_are_held_out_and_it_is_said(without_normal_test):
+    options = without_normal_test
+    options.validation_fraction, options.test_fraction = 0.2, 0.3
+    loaded = inputs.load(**options)
+    assert [len(bank) for bank in (loaded.normals, loaded.held_out, loaded.test)] == [5, 2, 3]
+    assert 'There are no normal test images: 3 of the good ones are held out for the test.' in loaded.warnings
+    (test,) = evaluation_sets.open_evaluation_sets(options, {}, lambda: loaded.held_out_names).values()
+    examples = list(test.read())
+    assert test.count == len(examples) == 6
+    assert [example['label'] for example in examples] == [0, 0, 0, 1, 1, 1]
+    assert [example['filename'] for example in examples[:3]] == loaded.held_out_names['']['test']
+    assert [int(example['image'][0, 0, 0]) for example in examples[:3]] == [int(bank[0, 0, 0]) for bank in loaded.test]
+    assert (test.split, '3 good images that were held out' in test.note) == ('test', True)
+    assert all(example['mask'].any() == example['label'] for example in examples)
+
+
+def test_a_run_that_held_none_out_is_told_so(without_normal_test):
+    loaded = inputs.load(**without_normal_test)
+    assert any('no normal test images' in warning for warning in loaded.warnings)
+    (test,) = evaluation_sets.open_evaluation_sets(without_normal_test, {}, lambda: loaded.held_out_names).values()
+    assert test.count == len(list(test.read())) == 3
+    assert 'test_fraction=0.1' in test.note
+
+
+def test_normal_images_of_the_test_set_are_enough(without_normal_test):
+    options = without_normal_test
+    options.options, options.test_fraction = '', 0.3
+    loaded = inputs.load(**options)
+    assert len(loaded.test) == 0
+    (test,) = evaluation_sets.open_evaluation_sets(options, {}, lambda: loaded.held_out_names).values()
+    assert (test.count, test.note) == (6, None)

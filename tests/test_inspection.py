@@ -100,9 +100,17 @@ def test_pictures_of_the_same_bytes_in_another_shape_are_not_the_same(root):
     assert check(root).findings == []
 
 
-@pytest.mark.parametrize(('removed', 'kind'), [('test', 'nothing to test on'), ('test/good', 'nothing to tell apart')])
+@pytest.mark.parametrize(
+    ('removed', 'kind'),
+    [
+        (['test', 'ground_truth'], 'nothing to test on'),
+        (['test/good'], 'no normal test images'),
+        (['test/scratch', 'ground_truth'], 'nothing to tell apart'),
+    ],
+)
 def test_a_test_set_that_measures_nothing_is_a_warning(root, removed, kind):
-    shutil.rmtree(root / removed)
+    for folder in removed:
+        shutil.rmtree(root / folder)
     finding = only_finding(root)
     assert (finding.severity, finding.kind) == ('warning', kind)
 
@@ -117,3 +125,57 @@ def test_a_drawn_data_set_is_checked_through_tfds(tmp_path, monkeypatch):
     report = inspection.check(builder)
     assert report.counts == {('train', 'good'): (1, 0), ('test', 'good'): (1, 0), ('test', 'hole'): (2, 2)}
     assert {finding.kind for finding in report.findings} == {'in training and test', 'twice in a split'}
+
+
+def test_files_that_nobody_reads_are_counted_by_folder_and_named(root):
+    write_mask(root / 'ground_truth/scratch/007_mask.png')
+    for k in range(2):
+        write_mask(root / f'ground_truth/dent/{k}_mask.png')
+    write_image(root / 'train/bad/000.png', 9)
+    for name in ('000.jfif', '001.GIF', '002.heic', 'notes.txt'):
+        (root / 'train/good' / name).write_bytes(b'')
+    found = {(finding.kind, finding.text.partition(',')[0]) for finding in check(root).findings}
+    assert found == {
+        ('images not used', f"1 in '{root}/ground_truth/scratch'"),
+        ('images not used', f"2 in '{root}/ground_truth/dent'"),
+        ('images not used', f"1 in '{root}/train/bad'"),
+        ('format not read', f"3 in '{root}/train/good'"),
+    }
+    assert all(finding.severity == 'warning' for finding in check(root).findings)
+
+
+@pytest.mark.parametrize(('factor', 'bit_depth'), [(16, 12), (32, 12), (64, 14)])
+def test_16_bit_images_of_fewer_bits_are_found_unless_it_is_said(tmp_path, factor, bit_depth):
+    for k in range(3):
+        path = tmp_path / 'parts' / f'{k}.png'
+        path.parent.mkdir(exist_ok=True)
+        PIL.Image.fromarray(np.full((40, 36), (k + 125) * factor - k, np.uint16)).save(path)
+    builder = data.make_builder('folder', root=str(tmp_path / 'parts'))
+    kinds = {finding.kind: finding.text for finding in inspection.check(builder).findings}
+    assert set(kinds) == {'dark 16-bit images', 'nothing to test on'}
+    assert f'--config.dataset.bit_depth={bit_depth} ' in kinds['dark 16-bit images']
+    assert [f.kind for f in inspection.check(builder, bit_depth=bit_depth).findings] == ['nothing to test on']
+    errors = inspection.check(builder, bit_depth=bit_depth - 2).findings[:3]
+    assert [finding.severity for finding in errors] == ['error'] * 3
+
+
+def test_a_mask_without_a_pixel_at_the_size_of_the_network_is_found(root):
+    mask = np.zeros((40, 36), np.uint8)
+    mask[20, 20:22] = 255
+    PIL.Image.fromarray(mask).save(root / 'ground_truth/scratch/001_mask.png')
+    builder = data.make_builder('folder', root=str(root))
+    assert inspection.check(builder, size=(64, 64)).findings == []
+    (finding,) = inspection.check(builder, size=(8, 8)).findings
+    assert (finding.severity, finding.kind) == ('warning', 'mask that vanishes')
+    assert 'scratch/001_mask.png' in finding.text
+
+
+@pytest.mark.parametrize(
+    ('values', 'kind'),
+    [([0, 0, 1, 3], 'mask of several values'), ([255, 0, 255, 255], 'mask mostly defective')],
+)
+def test_a_mask_that_can_be_read_in_several_ways_is_remarked_upon(root, values, kind):
+    mask = np.repeat(np.array(values, np.uint8), 9)[None].repeat(40, axis=0)
+    PIL.Image.fromarray(mask).save(root / 'ground_truth/scratch/001_mask.png')
+    assert (only_finding(root).severity, only_finding(root).kind) == ('warning', kind)
+    assert 'scratch/001_mask.png' in only_finding(root).text

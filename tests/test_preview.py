@@ -41,6 +41,12 @@ def test_a_folder_that_is_not_there_is_named_before_anything_is_read(config, tmp
         preview.preview(config, str(tmp_path / 'missing' / 'sheet.png'))
 
 
+def test_a_sheet_in_the_data_set_would_be_read_as_an_image(config):
+    for folder in (config.dataset.root, config.dataset.texture_root):
+        with pytest.raises(UserError, match=r'--out=.*sheet\.png lies in .*Take another place'):
+            preview.preview(config, f'{folder}/sheet.png')
+
+
 def test_figures_tell_clean_empty_and_visible_apart():
     anomalous = np.array([False] * 4 + [True] * 6)
     areas = np.array([0.0] * 5 + [0.02, 0.04, 0.04, 0.04, 0.06])

@@ -66,7 +66,7 @@ def test_a_data_set_that_another_process_prepares_meanwhile_is_read(builder, tmp
 def test_files_are_decoded_only_a_bounded_number_ahead(builder, monkeypatch):
     taken = []
     monkeypatch.setattr(threads, 'core_count', lambda: 1)
-    monkeypatch.setattr(streaming, 'read', lambda record, size, antialias: record)
+    monkeypatch.setattr(streaming, 'read', lambda record, *_: record)
     monkeypatch.setattr(builder, 'records', lambda split: (taken.append(k) or k for k in range(1000)))
     examples = streaming.read_split(builder, 'train', SIZE)
     assert next(examples) == 0

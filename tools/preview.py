@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from commands import command_line, config_checks
 from data import inputs, pipeline
 from data.synthesis.options import check_options
-from draem_jax import images, pictures
+from draem_jax import images, pictures, storage
 from draem_jax.errors import UserError
 
 COLUMNS = ('normal image', 'texture', 'augmented texture', 'mask', 'result')
@@ -45,6 +45,10 @@ def preview(config: ConfigDict, out: str, *, rows: int = 8, first: int = 0) -> N
     """
     config_checks.check(config)
     check_options(**config.synthesis)
+    out = storage.local_path(out, '--out')
+    for folder in filter(None, (config.dataset.root, config.dataset.texture_root)):
+        if pathlib.Path(out).resolve().is_relative_to(pathlib.Path(folder).expanduser().resolve()):
+            raise UserError(f"--out={out} lies in '{folder}', where it would be read as an image. Take another place.")
     if not pathlib.Path(out).resolve().parent.is_dir():
         raise UserError(f"No folder '{pathlib.Path(out).parent}' to write --out={out} to.")
     loaded = inputs.load(**config.dataset)

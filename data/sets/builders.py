@@ -49,6 +49,12 @@ def make_builder(name: str, category: str = '', root: str = '', **options: Any) 
         UserError: no such name, category or option, or the files are not as expected.
     """
     builder = _named(name)
+    for option in options:
+        if option not in (known := _options(name)):
+            raise UserError(
+                f"'{name}' has no option '{option}'. Known: {', '.join(known) or 'none'}. Change "
+                '--config.dataset.options.'
+            )
     if name == 'folder':
         return builder(data_dir=os.path.join(root, category) if root else None, **options)
     categories = list(builder.builder_configs)
@@ -89,9 +95,16 @@ def make_builders(
     return {one: make_builder(name, one, root, **values) for one in categories}
 
 
+def _options(name: str) -> dict[str, inspect.Parameter]:
+    """The further options of a builder by name; data sets that are not read in place have none."""
+    find_records = getattr(_BUILDERS.get(name), '_find_records', None)
+    parameters = inspect.signature(find_records).parameters if find_records else {}
+    return {option: parameter for option, parameter in parameters.items() if option not in ('self', 'root')}
+
+
 def _parse_options(name: str, text: str) -> dict[str, Any]:
     """'a=1,b=text' -> {'a': 1, 'b': 'text'}, each of the type that the option's default has."""
-    known = inspect.signature(_BUILDERS[name]._find_records).parameters if text and name in _BUILDERS else {}
+    known = _options(name)
     values: dict[str, Any] = {}
     for part in filter(None, text.split(',')):
         option, equals, value = (side.strip() for side in part.partition('='))

@@ -12,7 +12,8 @@ from draem_jax.errors import UserError
 
 LAYOUT = ('train', 'test', 'ground_truth')
 _NORMAL_NAMES = (NORMAL, 'ok', 'normal')
-_DEFECT_NAMES = 'abnormal anomalies anomalous anomaly bad broken damaged defect defective defects fail faulty ko ng nok not_ok reject'
+_DEFECT_NAMES = ('abnormal', 'anomaly', 'anomalies', 'bad', 'defect', 'defective', 'defects', 'fail', 'ko', 'ng', 'nok')
+_SHOWN = 8  # So many folders are listed in an error.
 
 
 def is_normal_folder(name: str) -> bool:
@@ -74,29 +75,27 @@ def _refuse_several(root: str, paths: Sequence[str]) -> None:
             raise UserError(_describe_several(root, inside, counts))
         if names == ['']:
             return
-        if is_mask_folder(names[0]) or names[0].lower() in _DEFECT_NAMES.split():
+        if is_mask_folder(names[0]) or names[0].lower() in _DEFECT_NAMES:
             raise UserError(
-                f"All {len(paths)} images of '{root}' lie in '{'/'.join([*inside, *names])}', which does not sound like "
-                'good ones. If they are: --config.dataset.options=all_good=true.'
+                f"All {len(paths)} images of '{root}' lie in '{'/'.join([*inside, *names])}', which does not "
+                'sound like good ones. If they are: --config.dataset.options=all_good=true.'
             )
         inside += (names[0],)
 
 
 def _describe_several(root: str, inside: Sequence[str], counts: Mapping[str, int]) -> str:
-    found = [f'{counts[""]} directly in it'] if '' in counts else []
-    found += [f"{counts[name]} in '{'/'.join([*inside, name])}'" for name in sorted(counts) if name]
     names = [name for name in sorted(counts) if name]
+    found = [f'{counts[""]} directly in it'] if '' in counts else []
+    found += [f"{counts[name]} in '{'/'.join([*inside, name])}'" for name in names[:_SHOWN]]
+    found += ['...'] if len(names) > _SHOWN else []
     roles = {
         'normal': [name for name in names if is_normal_folder(name)],
         'defects': [name for name in names if not is_normal_folder(name) and not is_mask_folder(name)],
         'masks': [name for name in names if is_mask_folder(name)],
     }
     if roles['normal'] and '' not in counts:
-        options = ','.join(
-            f'{role}={"+".join("/".join([*inside, name]) for name in chosen)}'
-            for role, chosen in roles.items()
-            if chosen
-        )
+        paths = {role: '+'.join('/'.join([*inside, name]) for name in chosen) for role, chosen in roles.items()}
+        options = ','.join(f'{role}={path}' for role, path in paths.items() if path)
         advice = f'--config.dataset.options={options} says which are good, and all_good=true that all of them are.'
     else:
         advice = (
