@@ -4,7 +4,9 @@ import csv
 import dataclasses
 import doctest
 import functools
+import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -24,6 +26,15 @@ from draem_jax.errors import UserError
 from draem_jax.model import networks, scoring
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+SETTINGS = {
+    'step': STEP,
+    'score_window': 3,
+    'tile': 0,
+    'image_size': (32, 32),
+    'antialias': False,
+    'dtype': 'float32',
+    'bit_depth': 0,
+}
 
 
 @pytest.fixture(scope='module')
@@ -37,8 +48,19 @@ def calibrated(tmp_path):
     workdir = write_run(tmp_path / 'calibrated')
     thresholds = calibration.calibrate([(0.4, np.zeros((4, 4), np.float32))], target_fpr=0.5, pixel_target_fpr=0.5)
     thresholds['image']['threshold'], thresholds['pixel']['threshold'] = 0.5, 0.6
-    calibration.write(workdir, thresholds, step=STEP, score_window=3, tile=0, source='by hand')
+    calibration.write(workdir, thresholds, **SETTINGS, source='by hand')
     return workdir
+
+
+def change_config(workdir, section, field, value):
+    """Changes a value in the config.json of a run, or a whole section where `field` is None."""
+    path = workdir / 'config.json'
+    config = json.loads(path.read_text())
+    if field is None:
+        config[section] = value
+    else:
+        config[section][field] = value
+    path.write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize('antialias', [False, True])
@@ -101,7 +123,7 @@ def test_calibrated_thresholds_are_used_and_overridden(calibrated):
     at_score = draem_jax.load(calibrated, threshold=detection.score)
     assert at_score.pixel_threshold == 0.6
     assert at_score(photo(40, 36)).decision is True
-    above = draem_jax.load(calibrated, threshold=math.nextafter(detection.score, 2), pixel_threshold=1.1)
+    above = draem_jax.load(calibrated, threshold=math.nextafter(detection.score, 2), pixel_threshold=1)
     assert above(photo(40, 36)).decision is False
     assert above(photo(40, 36)).boxes == ()
 
@@ -110,6 +132,28 @@ def test_a_calibration_of_whole_images_does_not_hold_for_tiles(calibrated):
     detect = draem_jax.load(calibrated, tile=32)
     assert (detect.threshold, detect.pixel_threshold) == (None, None)
     assert 'for tile 0, not 32' in detect.calibration_note
+
+
+def test_a_detector_knows_what_its_scores_depend_on(run, tmp_path, monkeypatch):
+    assert draem_jax.load(run).settings() == SETTINGS
+    other = write_run(tmp_path, image_size=(32, 64), antialias=True)
+    change_config(other, 'model', 'dtype', 'bfloat16')
+    change_config(other, 'dataset', 'bit_depth', 12)
+    monkeypatch.setattr(detector, '_predictor', lambda *arguments: None)  # Compiling takes a while.
+    changed = {'image_size': (32, 64), 'antialias': True, 'dtype': 'bfloat16', 'bit_depth': 12, 'tile': 48}
+    assert draem_jax.load(other, tile=np.int64(48)).settings() == {**SETTINGS, **changed}
+    json.dumps(draem_jax.load(other, tile=np.int64(48)).settings())
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'), [('image_size', [64, 64]), ('antialias', True), ('dtype', 'bfloat16'), ('bit_depth', 12)]
+)
+def test_a_calibration_of_other_circumstances_is_not_used(calibrated, name, value):
+    path = calibrated / 'calibration.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    detect = draem_jax.load(calibrated)
+    assert (detect.threshold, detect.pixel_threshold) == (None, None)
+    assert f'calibration.json is for {name} {value}, not ' in detect.calibration_note
 
 
 def test_tiles_are_looked_at_one_by_one_and_blended(run):
@@ -152,16 +196,6 @@ def test_any_device_count_takes_any_batch_size(run):
     assert [draem_jax.load(run, batch_size=size).batch_size for size in (None, 1, 4, 5, 8)] == [4, 4, 4, 8, 8]
 
 
-@pytest.mark.parametrize(
-    'array',
-    [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8)],
-    ids=['grey', 'four channels', 'float', 'empty'],
-)
-def test_an_array_that_is_no_image_is_refused(run, array):
-    with pytest.raises(UserError, match=r'uint8 RGB \[H, W, 3\]'):
-        draem_jax.load(run)(array)
-
-
 def test_a_file_that_is_no_image_is_named(run, tmp_path):
     (tmp_path / 'broken.png').write_bytes(b'no image')
     with pytest.raises(UserError, match=r'broken\.png'):
@@ -178,18 +212,68 @@ def test_networks_that_diverged_make_no_decision(run):
         )
 
 
+def test_images_that_are_no_files_are_taken_alone_and_in_lists(run, tmp_path):
+    picture = photo(40, 36)
+    PIL.Image.fromarray(picture).save(tmp_path / 'a.png')
+    detect = draem_jax.load(run)
+    score = detect(picture).score
+    images = [PIL.Image.fromarray(picture), os.fsencode(tmp_path / 'a.png'), jax.numpy.asarray(picture)]
+    assert [detect(image).score for image in images] == [score] * 3
+    assert [one.score for one in detect(iter(images))] == pytest.approx([score] * 3, rel=1e-6)
+    grey = detect(picture[..., 0])
+    assert grey.score != score
+    assert grey.score == detect(np.repeat(picture[..., :1], 3, axis=2)).score
+
+
+@pytest.mark.parametrize('value', [None, 5, 0.5, {'a': 1}, {}, [None], [[1, 2], [3, 4]], object()], ids=repr)
+def test_what_is_no_image_is_one_clear_error(run, value):
+    with pytest.raises(UserError, match=r'^Expected an image: a path, a Pillow image, or uint8 .*; found \S+ '):
+        draem_jax.load(run)(value)
+
+
+def test_values_of_16_bits_are_read_as_the_run_says(tmp_path):
+    workdir = write_run(tmp_path / 'run')
+    change_config(workdir, 'dataset', 'bit_depth', 12)
+    picture = photo(40, 36)[..., 0]
+    deep = np.rint(picture * (4095 / 255)).astype(np.uint16)
+    PIL.Image.fromarray(deep).save(tmp_path / 'deep.png')
+    detect = draem_jax.load(workdir)
+    assert detect.bit_depth == 12
+    expected = detect(picture).score
+    assert [detect(image).score for image in (deep, tmp_path / 'deep.png', PIL.Image.open(tmp_path / 'deep.png'))] == [
+        expected
+    ] * 3
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
         ({'step': 3}, r'step 3 .* Found: 7'),
+        ({'step': '7'}, "step='7'"),
         ({'tile': -1}, 'tile=-1'),
+        ({'tile': '64'}, "tile='64'"),
+        ({'tile': None}, 'tile=None'),
         ({'batch_size': 0}, 'batch_size=0'),
-        ({'threshold': math.nan}, 'threshold=nan'),
+        ({'batch_size': 1.5}, r'batch_size=1\.5'),
     ],
 )
 def test_what_makes_no_sense_is_refused(run, options, message):
     with pytest.raises(UserError, match=message):
         draem_jax.load(run, **options)
+
+
+@pytest.mark.parametrize('name', ['threshold', 'pixel_threshold'])
+@pytest.mark.parametrize(
+    'value', [math.nan, math.inf, -math.inf, 50, -0.1, 1.0001, '0.5', [0.5], np.zeros(1)], ids=repr
+)
+def test_a_threshold_that_is_none_is_refused_before_anything_is_read(tmp_path, name, value):
+    with pytest.raises(UserError, match=rf'^{name}=.*: expected a number in \[0, 1\]'):
+        draem_jax.load(tmp_path / 'there is no run', **{name: value})
+
+
+def test_the_ends_of_the_range_are_thresholds(run):
+    for value in (0, 1, np.float32(0.5)):
+        assert draem_jax.load(run, threshold=value, pixel_threshold=value).threshold == value
 
 
 def test_tiles_that_would_blow_an_image_up_beyond_memory_are_refused(run):
@@ -202,11 +286,22 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         draem_jax.load(tmp_path)
 
 
-@pytest.mark.parametrize('config', ['{"schema": 1}', '{"schema": 1, "model": {}}'])
-def test_a_config_without_what_it_needs_is_refused(tmp_path, config):
-    (tmp_path / 'config.json').write_text(config)
-    with pytest.raises(UserError, match=r"'config\.json' in .* 'model'|reconstructive_width"):
-        draem_jax.load(tmp_path)
+@pytest.mark.parametrize('value', [None, 5, b'run'])
+def test_a_run_that_is_no_path_is_refused(value):
+    with pytest.raises(UserError, match='expected the directory of a run'):
+        draem_jax.load(value)
+
+
+def test_a_run_at_an_address_is_refused():
+    with pytest.raises(UserError, match="run='gs://bucket/run'"):
+        draem_jax.load('gs://bucket/run')
+
+
+def test_home_is_found(run, tmp_path, monkeypatch):
+    (tmp_path / 'runs').symlink_to(run.parent)
+    PIL.Image.fromarray(photo(40, 36)).save(tmp_path / 'a.png')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert draem_jax.load(f'~/runs/{run.name}')('~/a.png').score > 0
 
 
 def test_the_examples_in_the_docstring_run(tmp_path, monkeypatch):

@@ -2,33 +2,27 @@
 
 A score says how anomalous an image looks, but not whether to reject it: that takes a threshold. Held-out normal images
 set it, so that a wanted part of them (or of their pixels) reaches it. Defects play no part. How precisely that many
-normal images determine the part is computed and written beside the threshold.
+normal images determine the part is computed and written beside the threshold; `thresholds` says how.
 """
 
 import json
-import math
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+import reprlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 
 from draem_jax import processes, run_directory
+from draem_jax.detection import run_settings, thresholds
+from draem_jax.detection.run_settings import is_bit_depth, is_image_size, is_integer
 from draem_jax.errors import UserError
 
 Calibration = dict[str, Any]  # What `calibrate` returns.
-Threshold = dict[str, Any]  # What `image_threshold` and `pixel_threshold` return.
+Settings = dict[str, Any]  # What `Detector.settings` returns: the circumstances on which scores depend.
 
 SCHEMA = 1
-CONFIDENCE = 0.95  # that the intervals have
-MIN_NORMALS_FOR_PIXELS = 20  # Below it, a bootstrap over images shows less spread than there is.
-
-# The levels at which the pixels of maps are counted. They are 0.008 apart in the logit, which changes a threshold by
-# less than one hundredth of its odds. The last one is the first number above 1, which no pixel reaches. All of them are
-# float32, as maps are, so that counts here and comparisons later agree.
-_PROBABILITIES = 1 / (1 + np.exp(-np.linspace(-16, 16, 4097)))
-LEVELS = np.unique(np.append(_PROBABILITIES, np.nextafter(np.float32(1), 2)).astype(np.float32))
 
 
 class Measuring(Protocol):
@@ -36,132 +30,52 @@ class Measuring(Protocol):
 
     def measure(self, pictures: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]: ...
 
-    def settings(self) -> dict[str, int]: ...
+    def settings(self) -> Settings: ...
 
 
-def image_threshold(scores: Sequence[float] | np.ndarray, target_fpr: float) -> Threshold:
-    """The threshold that a normal image reaches with at most the wanted probability.
-
-    With N scores and r = ceil((1 - target) (N + 1)), the threshold is the first number above the r-th smallest score.
-    Other normal images would have given another threshold, so the false-positive rate at it is itself random. For
-    continuous scores it follows Beta(N + 1 - r, r), whatever the distribution of the scores. Its mean,
-    (N + 1 - r) / (N + 1), is at most the target; with ties the rate is lower. If r exceeds N, which means
-    N < 1 / target - 1, no score is high enough: the highest is taken, and `note` says so.
-
-    Args:
-        scores: [N] scores of normal images, N >= 1.
-        target_fpr: wanted false-positive rate, in (0, 1).
-
-    Returns:
-        dict: threshold (an image is defective where score >= threshold), target_fpr, expected_fpr (mean of the Beta
-        distribution), interval (its central 95 %: the rate on other normal images lies in it with that probability),
-        confidence, enough_normals, note (string or None).
-
-    References:
-        Wilks, Determination of sample sizes for setting tolerance limits, 1941; David and Nagaraja, Order Statistics,
-        2003, chapter 7; Vovk, Conditional validity of inductive conformal predictors, 2012.
-    """
-    scores = np.sort(np.asarray(scores, np.float32))
-    number = len(scores)
-    # Products such as 0.07 * 100 come out just above or below the integer that they mean, hence the allowance.
-    above = math.floor(target_fpr * (number + 1) + 1e-9)
-    enough = above >= 1
-    above = max(above, 1)
-    threshold = np.nextafter(scores[number - above], np.float32(np.inf))
-    tails = np.array([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    from scipy import special  # Slow to import, and predict.py only reads calibrations.
-
-    interval = special.betaincinv(above, number + 1 - above, tails)
-    note = None
-    if not enough:
-        note = (
-            f'{number} normal images are too few for a false-positive rate of {target_fpr:g}, which takes at least '
-            f'{normals_needed(target_fpr)}: the threshold is just above the highest of them, and the expected rate is '
-            f'{above / (number + 1):.3g}.'
-        )
-    return {
-        'threshold': float(threshold),
-        'target_fpr': target_fpr,
-        'expected_fpr': above / (number + 1),
-        'interval': interval.tolist(),
-        'confidence': CONFIDENCE,
-        'enough_normals': enough,
-        'note': note,
-    }
+def _is_number(value: object, least: float, largest: float) -> bool:
+    # NaN is in no range.
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= largest
 
 
-def normals_needed(target_fpr: float) -> int:
-    """The smallest number of normal images with which `image_threshold` can promise a rate."""
-    return math.ceil(1 / target_fpr - 1e-9) - 1
+def _is_interval(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(_is_number(rate, 0, 1) for rate in value)
 
 
-def counts_above(anomaly_map: np.ndarray) -> np.ndarray:
-    """int64 [levels]: how many pixels of a map are at or above each of `LEVELS`."""
-    bins = np.searchsorted(LEVELS, anomaly_map.ravel(), side='right')
-    return np.cumsum(np.bincount(bins, minlength=len(LEVELS) + 1)[::-1])[::-1][1:]
-
-
-def pixel_threshold(
-    counts: Sequence[np.ndarray],
-    sizes: Sequence[int],
-    target_fpr: float,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Threshold:
-    """The threshold that the wanted part of all pixels of normal images reaches.
-
-    It is the smallest of `LEVELS` at which the rate over all pixels of all images is at most the target. The pixels of
-    one image resemble each other, so the uncertainty comes from the choice of images. They are drawn with replacement
-    many times, each draw gives a threshold, and the interval holds the central 95 % of the rates that these thresholds
-    have on all images.
-
-    Args:
-        counts: [N, levels] from `counts_above`, one row for each normal image.
-        sizes: [N] pixels of each image.
-        target_fpr: wanted part of the pixels, in (0, 1).
-        resamples: how many times the images are drawn.
-        seed: of the draws.
-
-    Returns:
-        dict as from `image_threshold`; expected_fpr is the rate on these images, interval is None for a single one.
-
-    References:
-        Efron and Tibshirani, An Introduction to the Bootstrap, 1993; Davison and Hinkley, Bootstrap Methods and their
-        Application, 1997, section 3.8 (resampling whole groups).
-    """
-    reached, pixels = np.asarray(counts, np.float64), np.asarray(sizes, np.float64)
-    number = len(reached)
-    rates = reached.sum(axis=0) / pixels.sum()
-    level = _first_within(rates, target_fpr)
-    interval = None
-    if number > 1:
-        draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=resamples)
-        drawn_rates = (draws @ reached) / (draws @ pixels)[:, None]
-        tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-        interval = np.quantile(rates[_first_within(drawn_rates, target_fpr)], tails).tolist()
-    enough = number >= MIN_NORMALS_FOR_PIXELS
-    note = None
-    if not enough:
-        note = (
-            f'{number} normal images are too few to say how far the rate will differ on other images: with fewer than '
-            f'{MIN_NORMALS_FOR_PIXELS} the interval is too narrow.'
-        )
-    return {
-        'threshold': float(LEVELS[level]),
-        'target_fpr': target_fpr,
-        'expected_fpr': float(rates[level]),
-        'interval': interval,
-        'confidence': CONFIDENCE,
-        'enough_normals': enough,
-        'note': note,
-    }
+# (whether a value is allowed, what is expected), of what `write` writes and somebody uses
+_Rule = tuple[Callable[[Any], bool], str]
+_count: _Rule = (lambda value: is_integer(value, 0), 'an integer, 0 or more')
+_rate: _Rule = (lambda value: _is_number(value, 0, 1), 'a number in [0, 1]')
+_RULES: dict[str, _Rule] = {
+    'normals': (lambda value: is_integer(value, 1), 'an integer, 1 or more'),
+    'step': _count,
+    'score_window': _count,
+    'tile': _count,
+}
+_NEWER_RULES: dict[str, _Rule] = {  # Files of earlier versions have no such entries.
+    'image_size': (is_image_size, '[height, width]'),
+    'antialias': (lambda value: isinstance(value, bool), 'true or false'),
+    'dtype': (lambda value: isinstance(value, str), 'the name of a type'),
+    'bit_depth': (is_bit_depth, '0, or 9 to 16'),
+}
+_LEVEL_RULES: dict[str, _Rule] = {
+    # Where normal images have a score of 1 it is the next number; a mean may exceed that by a rounding or two.
+    'threshold': (lambda value: _is_number(value, 0, thresholds.HIGHEST + 1e-6), 'a number in [0, 1]'),
+    'target_fpr': _rate,
+    'expected_fpr': _rate,
+    'confidence': _rate,
+    'note': (lambda value: value is None or isinstance(value, str), 'a sentence or null'),
+}
+_INTERVAL_RULES: dict[str, _Rule] = {
+    'image': (_is_interval, 'two numbers in [0, 1]'),
+    'pixel': (lambda value: value is None or _is_interval(value), 'two numbers in [0, 1], or null'),
+}
 
 
 def check_rates(**rates: float) -> None:
     """Raises UserError, which names the rate, unless every false-positive rate is in (0, 1)."""
     for name, rate in rates.items():
-        if not 0 < rate < 1:
+        if not _is_number(rate, 0, 1) or rate in (0, 1):
             raise UserError(f'--{name}={rate!r}: expected a false-positive rate in (0, 1), such as 0.05.')
 
 
@@ -176,7 +90,8 @@ def calibrate(
         pixel_target_fpr: likewise of the pixels of normal images.
 
     Returns:
-        dict: normals (their number), image (as from `image_threshold`), pixel (as from `pixel_threshold`).
+        dict: normals (their number), image (as from `thresholds.image_threshold`), pixel (as from
+        `thresholds.pixel_threshold`).
 
     Raises:
         UserError: there are no images, or a rate is not in (0, 1).
@@ -185,14 +100,14 @@ def calibrate(
     scores, counts, sizes = [], [], []
     for score, anomaly_map in measured:
         scores.append(score)
-        counts.append(counts_above(anomaly_map))
+        counts.append(thresholds.counts_above(anomaly_map))
         sizes.append(anomaly_map.size)
     if not scores:
         raise UserError('No normal images to calibrate on.')
     return {
         'normals': len(scores),
-        'image': image_threshold(scores, target_fpr),
-        'pixel': pixel_threshold(counts, sizes, pixel_target_fpr),
+        'image': thresholds.image_threshold(scores, target_fpr),
+        'pixel': thresholds.pixel_threshold(counts, sizes, pixel_target_fpr),
     }
 
 
@@ -224,29 +139,19 @@ def calibrate_run(
     return calibration
 
 
-def write(
-    workdir: str | os.PathLike[str],
-    calibration: Calibration,
-    *,
-    step: int,
-    score_window: int,
-    tile: int,
-    source: str,
-) -> None:
+def write(workdir: str | os.PathLike[str], calibration: Calibration, *, source: str, **settings: Any) -> None:
     """Writes `<workdir>/calibration.json`.
 
     Args:
         workdir: directory of the run.
         calibration: from `calibrate`.
-        step: of the checkpoint that gave the scores.
-        score_window, tile: with which the scores were computed; others would give other scores.
         source: says in words which images they were.
+        **settings: of the detector that gave the scores, from `Detector.settings`; others would give other scores.
     """
-    settings = {'step': step, 'score_window': score_window, 'tile': tile}
     try:
         run_directory.write_json(_path(workdir), {'schema': SCHEMA, **settings, 'source': source, **calibration})
     except OSError as error:
-        raise UserError(f"Cannot write '{_path(workdir)}': {error.strerror}.") from error
+        raise UserError(f"Cannot write '{_path(workdir)}': {error.strerror or error}.") from error
 
 
 def read(workdir: str | os.PathLike[str]) -> Calibration | None:
@@ -256,59 +161,98 @@ def read(workdir: str | os.PathLike[str]) -> Calibration | None:
         UserError: the file is there, but it is not what this version writes.
     """
     path = _path(workdir)
-    if not path.is_file():
-        return None
     try:
-        calibration = json.loads(path.read_text())
-        if calibration['schema'] != SCHEMA:
-            raise UserError(f"'{path}' has schema {calibration['schema']!r}; this version reads {SCHEMA}.")
-        for level in ('image', 'pixel'):
-            float(calibration[level]['threshold'])
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
+        calibration = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
         raise UserError(
-            f"'{path}' is not a calibration; delete it, or write it anew with tools/calibrate.py."
+            f"'{path}' is not a calibration that can be read: {error.strerror or error}. Make it a readable file, or "
+            'write it anew with tools/calibrate.py.'
         ) from error
+    except (ValueError, RecursionError) as error:
+        raise _no_calibration(path, 'it is not JSON') from error
+    if not isinstance(calibration, dict):
+        raise _no_calibration(path, f'it holds {reprlib.repr(calibration)}')
+    if calibration.get('schema') != SCHEMA:
+        raise _no_calibration(path, f'its schema is {reprlib.repr(calibration.get("schema"))}, not {SCHEMA}')
+    present = {name: rule for name, rule in _NEWER_RULES.items() if name in calibration}
+    _check(path, calibration, {**_RULES, **present})
+    for level, interval_rule in _INTERVAL_RULES.items():
+        if not isinstance(calibration.get(level), dict):
+            raise _no_calibration(path, f'{level} is {reprlib.repr(calibration.get(level))}')
+        _check(path, calibration[level], {**_LEVEL_RULES, 'interval': interval_rule}, f'{level}.')
     return calibration
 
 
-def find(workdir: str | os.PathLike[str], **settings: int) -> tuple[Calibration | None, str]:
+def find(workdir: str | os.PathLike[str], **settings: Any) -> tuple[Calibration | None, str]:
     """The calibration that fits a checkpoint and the way in which it is used.
+
+    A file of an earlier version lacks some settings. For these it counts as made with the config of the run.
 
     Args:
         workdir: directory of the run.
-        **settings: step, score_window and tile, as for `write`.
+        **settings: as from `Detector.settings`; those that are left out are not compared.
 
     Returns:
         (calibration or None, sentence): the sentence describes the calibration, or says why none fits.
     """
-    advice = f'tools/calibrate.py --workdir={workdir} --normals=FOLDER makes one'
+    advice = f' (tools/calibrate.py --workdir={workdir} --normals=FOLDER makes one)'
     calibration = read(workdir)
     if calibration is None:
-        return None, f'Uncalibrated: the run has no calibration.json ({advice}).'
+        return None, f'Uncalibrated: the run has no calibration.json{advice}.'
+    earlier = _settings_of_run(workdir) if settings.keys() - calibration.keys() else {}
     for name, value in settings.items():
-        other = calibration.get(name)
-        if other != value:
-            return None, f'Uncalibrated: calibration.json is for {name} {other}, not {value} ({advice}).'
+        value = list(value) if isinstance(value, tuple) else value
+        other = calibration.get(name, earlier.get(name))
+        # Which type 'auto' was on the devices that an earlier version calibrated on, nobody knows.
+        if other != value and (name, other) != ('dtype', 'auto'):
+            # calibrate.py looks at images as the run's own config says, so it could not make one for another size.
+            helps = advice if name in ('step', 'tile', 'dtype') else ''
+            return None, f'Uncalibrated: calibration.json is for {name} {other}, not {value}{helps}.'
     return calibration, describe(calibration)
 
 
 def describe(calibration: Calibration) -> str:
-    """A calibration in a sentence: the number of normal images, and what they promise."""
-    image = calibration['image']
+    """A calibration in a few sentences: the number of normal images, and what they promise."""
+    image, pixel = calibration['image'], calibration['pixel']
     low, high = image['interval']
-    sentence = (
+    sentences = [
         f'Calibrated on {calibration["normals"]} normal images: {100 * image["expected_fpr"]:.2g} % of normal images '
         f'are expected to reach the threshold ({100 * low:.2g} to {100 * high:.2g} % with '
-        f'{100 * image["confidence"]:g} % confidence).'
-    )
-    return ' '.join([sentence, *filter(None, [image['note']])])
+        f'{100 * image["confidence"]:g} % confidence).',
+        image['note'],
+    ]
+    if image['threshold'] > 1:
+        sentences.append('But no image can reach it, however defective, for normal images had the highest score, 1.')
+    elif pixel['threshold'] > 1:
+        sentences.append('But no pixel can reach the threshold of pixels, for normal ones had the highest value, 1.')
+    return ' '.join(filter(None, sentences))
 
 
-def _first_within(rates: np.ndarray, target_fpr: float) -> Any:
-    """The index of the first level whose rate is within the target; rates [..., levels] fall along the last axis."""
-    return np.argmax(rates <= target_fpr, axis=-1)
+def _settings_of_run(workdir: str | os.PathLike[str]) -> Settings:
+    """The settings that calibrations of earlier versions lack, as the run's config has them."""
+    run = run_settings.read(workdir)
+    return {
+        'image_size': list(run.image_size),
+        'antialias': run.antialias,
+        'dtype': run.model['dtype'],
+        'bit_depth': run.bit_depth,
+    }
+
+
+def _check(path: pathlib.Path, entries: dict[str, Any], rules: dict[str, _Rule], prefix: str = '') -> None:
+    """Raises UserError for the first entry that is missing or breaks its rule."""
+    for name, (is_allowed, expected) in rules.items():
+        if name not in entries:
+            raise _no_calibration(path, f'{prefix}{name} is missing')
+        if not is_allowed(entries[name]):
+            found = reprlib.repr(entries[name])
+            raise _no_calibration(path, f'{prefix}{name} is {found}, expected {expected}')
+
+
+def _no_calibration(path: pathlib.Path, reason: str) -> UserError:
+    return UserError(f"'{path}' is not a calibration: {reason}. Delete it, or write it anew with tools/calibrate.py.")
 
 
 def _path(workdir: str | os.PathLike[str]) -> pathlib.Path:

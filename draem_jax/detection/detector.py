@@ -4,20 +4,21 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
-import math
 import os
+import reprlib
 from collections.abc import Iterable, Iterator
-from typing import overload
+from typing import Any, overload
 
 import flax.linen as nn
 import numpy as np
 
-from draem_jax import checkpoints, devices, images, run_directory
-from draem_jax.detection import calibration, regions, tiling
+from draem_jax import checkpoints, devices, images, storage
+from draem_jax.detection import calibration, opening, regions, run_settings, tiling
+from draem_jax.detection.opening import Image
 from draem_jax.errors import UserError
 from draem_jax.model import networks, scoring
 
-Image = str | os.PathLike[str] | np.ndarray  # A file that `images.read_image` reads, or uint8 RGB [H, W, 3].
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,8 +73,8 @@ def load(
     Args:
         run: directory that train.py wrote to.
         step: of the checkpoint; the newest by default.
-        threshold: of the image score, in place of the calibrated one.
-        pixel_threshold: of the map, in place of the calibrated one.
+        threshold: of the image score, in [0, 1], in place of the calibrated one.
+        pixel_threshold: of the map, in [0, 1], in place of the calibrated one.
         tile: 0 resizes the whole image to the network's size, as in training and evaluation. Otherwise the image is cut
             into overlapping square tiles of that many of its pixels, and each is resized to the network's size: for
             networks trained on images of that scale. Where the network is not square, `tile` is the tile's height.
@@ -81,43 +82,48 @@ def load(
             per device on a CPU, where more at once gains nothing, and elsewhere the `evaluation.batch_size` of the run.
 
     Raises:
-        UserError: there is no run, no checkpoint or not this step, the calibration file is damaged, or an argument is
-            out of range.
+        UserError: an argument is out of range, and nothing is read; there is no run, no checkpoint or not this step; or
+            a file of the run is damaged.
     """
-    config = run_directory.read_config(run)
-    try:
-        model = networks.make_model(**config['model'])
-        image_size, antialias = tuple(config['dataset']['image_size']), config['dataset']['antialias']
-        score_window, usual_batch_size = config['evaluation']['score_window'], config['evaluation']['batch_size']
-    except (KeyError, TypeError) as error:
-        raise UserError(f"'config.json' in '{run}' is not one that this version can read: {error}.") from error
-    _check_arguments(threshold, pixel_threshold, tile, batch_size)
-    checkpoints.check_step(run, step)  # Now, because a missing one should show before the program is compiled.
+    check_arguments(step=step, threshold=threshold, pixel_threshold=pixel_threshold, tile=tile, batch_size=batch_size)
+    if not isinstance(run, str | os.PathLike):
+        raise UserError(f'run={reprlib.repr(run)}: expected the directory of a run, a path.')
+    run = storage.local_path(os.fsdecode(run), 'run')
+    settings = run_settings.read(run)
+    model, image_size = networks.make_model(**settings.model), settings.image_size
+    # Now, because what is missing or damaged should show before the program is compiled.
+    calibration.read(run)
+    checkpoints.check_step(run, step)
     if batch_size is None:
-        batch_size = 1 if devices.on_cpu() else usual_batch_size
+        batch_size = 1 if devices.on_cpu() else settings.batch_size
     batch_size = -(-batch_size // devices.count()) * devices.count()
     template = _template(model, image_size)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         restoring = thread.submit(checkpoints.restore_variables, run, template, step)
-        predict = _predictor(model, score_window, image_size, batch_size)  # Meanwhile: it takes as long.
+        predict = _predictor(model, settings.score_window, image_size, batch_size)  # Meanwhile: it takes as long.
         step, variables = restoring.result()
-    calibrated, note = calibration.find(run, step=step, score_window=score_window, tile=tile)
-    if calibrated is not None:
-        threshold = calibrated['image']['threshold'] if threshold is None else threshold
-        pixel_threshold = calibrated['pixel']['threshold'] if pixel_threshold is None else pixel_threshold
-    return Detector(
+    detector = Detector(
         predict,
         devices.replicate(variables),
         step=step,
         image_size=image_size,
-        antialias=antialias,
-        score_window=score_window,
-        tile=tile,
+        antialias=settings.antialias,
+        dtype=np.dtype(model.dtype).name,
+        bit_depth=settings.bit_depth,
+        score_window=settings.score_window,
+        tile=int(tile),
         batch_size=batch_size,
-        threshold=threshold,
-        pixel_threshold=pixel_threshold,
-        calibration_note=note,
+        threshold=None if threshold is None else float(threshold),
+        pixel_threshold=None if pixel_threshold is None else float(pixel_threshold),
+        calibration_note='',
     )
+    calibrated, note = calibration.find(run, **detector.settings())
+    levels: dict[str, Any] = {}
+    if calibrated is not None and threshold is None:
+        levels['threshold'] = calibrated['image']['threshold']
+    if calibrated is not None and pixel_threshold is None:
+        levels['pixel_threshold'] = calibrated['pixel']['threshold']
+    return dataclasses.replace(detector, calibration_note=note, **levels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,7 +133,8 @@ class Detector:
     Attributes:
         predict: from `scoring.make_predict`, mapped by `devices.parallel_predict` and compiled.
         variables: of the networks.
-        step, image_size, antialias, score_window, tile, batch_size: how images are looked at.
+        step, image_size, antialias, dtype, bit_depth, score_window, tile, batch_size: how images are looked at. The
+            activations have the type `dtype`, and the values of 16-bit images `bit_depth` bits, or 16 if that is 0.
         threshold, pixel_threshold: an image or a pixel that reaches it is defective; None where it is not known.
         calibration_note: a sentence about the run's calibration, or why this checkpoint has none.
     """
@@ -137,6 +144,8 @@ class Detector:
     step: int
     image_size: tuple[int, int]
     antialias: bool
+    dtype: str
+    bit_depth: int
     score_window: int
     tile: int
     batch_size: int
@@ -154,8 +163,9 @@ class Detector:
         """What is wrong with one image, or with each of several.
 
         Args:
-            image_or_images: an image, or a list of images of any sizes. An image is uint8 RGB [H, W, 3], or the path
-                of a file that `images.read_image` reads.
+            image_or_images: an image, or a list of images of any sizes. An image is the path of a file that
+                `images.read_image` reads, a Pillow image, or an array: uint8 [H, W, 3] (RGB) or [H, W] (grey), and
+                whatever else `opening.open_picture` takes.
 
         Returns:
             A `Detection`, or a list of them.
@@ -163,18 +173,26 @@ class Detector:
         Raises:
             UserError: a file cannot be read, an array is not an image, or the network's output is not a number.
         """
-        if isinstance(image_or_images, str | os.PathLike | np.ndarray):
-            (detection,) = self([image_or_images])
+        if not opening.is_several(image_or_images):
+            (detection,) = self([image_or_images])  # type: ignore[list-item]  # What is no image is refused there.
             return detection
-        pictures = [_open(image) for image in image_or_images]
+        opened = [opening.open_picture(image, self.bit_depth) for image in image_or_images]
         return [
             self._judge(score, images.resize(anomaly_map, picture.shape[:2]))
-            for picture, (score, anomaly_map) in zip(pictures, self.measure(pictures), strict=True)
+            for picture, (score, anomaly_map) in zip(opened, self.measure(opened), strict=True)
         ]
 
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> dict[str, Any]:
         """What scores depend on, as keywords of `calibration.write` and `calibration.find`."""
-        return {'step': self.step, 'score_window': self.score_window, 'tile': self.tile}
+        return {
+            'step': self.step,
+            'score_window': self.score_window,
+            'tile': self.tile,
+            'image_size': self.image_size,
+            'antialias': self.antialias,
+            'dtype': self.dtype,
+            'bit_depth': self.bit_depth,
+        }
 
     def measure(self, pictures: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
         """Scores and maps alone, at the scale that the network sees.
@@ -245,13 +263,24 @@ class Detector:
         return Detection(score, anomaly_map, decision, boxes, area)
 
 
-def _check_arguments(threshold: float | None, pixel_threshold: float | None, tile: int, batch_size: int | None) -> None:
-    for name, value, least in (('tile', tile, 0), ('batch_size', 1 if batch_size is None else batch_size, 1)):
-        if value < least:
-            raise UserError(f'{name}={value}: expected {least} or more.')
+def check_arguments(
+    *,
+    step: Any = None,
+    threshold: Any = None,
+    pixel_threshold: Any = None,
+    tile: Any = 0,
+    batch_size: Any = None,
+) -> None:
+    """Raises UserError for the first argument of `load` that is no number or out of its range."""
+    for name, value, least in (('step', step, 0), ('tile', tile, 0), ('batch_size', batch_size, 1)):
+        if value is None and name != 'tile':
+            continue
+        if not isinstance(value, int | np.integer) or value < least:
+            raise UserError(f'{name}={reprlib.repr(value)}: expected an integer, {least} or more.')
     for name, level in (('threshold', threshold), ('pixel_threshold', pixel_threshold)):
-        if level is not None and math.isnan(level):  # Nothing would ever reach it.
-            raise UserError(f'{name}={level}: expected a number.')
+        # No score or map would ever reach a level above 1, or NaN, and all would be called good.
+        if level is not None and not (isinstance(level, _NUMBERS) and 0 <= level <= 1):
+            raise UserError(f'{name}={reprlib.repr(level)}: expected a number in [0, 1], as scores and maps are.')
 
 
 @functools.cache
@@ -265,12 +294,3 @@ def _predictor(model: nn.Module, score_window: int, image_size: tuple[int, int],
 @functools.cache
 def _template(model: nn.Module, image_size: tuple[int, int]) -> networks.Variables:
     return networks.variable_shapes(model, image_size)
-
-
-def _open(image: Image) -> np.ndarray:
-    if isinstance(image, str | os.PathLike):
-        return images.read_image(image)
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise UserError(f'Expected an image, uint8 RGB [H, W, 3], found {image.dtype} {list(image.shape)}.')
-    return image
