@@ -13,7 +13,10 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -23,6 +26,10 @@ from draem_jax import storage
 from draem_jax.errors import UserError
 
 CACHES = ('memory', 'disk', 'none')
+
+_PARTIAL = '.partial'  # how the name of a file ends that is not written yet
+_PARTIAL_NAME = re.compile(rf'\.[0-9a-f]{{32}}\.[0-9a-f-]+\{_PARTIAL}')
+_ABANDONED_SECONDS = 24 * 3600
 
 # A source of textures may be one of these words instead of a bank.
 COLOUR = 'colour'  # a plain random colour for each example, which is not augmented
@@ -95,10 +102,10 @@ def in_memory(decoded: Iterable[np.ndarray], shape: Sequence[int]) -> np.ndarray
 def on_disk(
     decode_all: Callable[[], Iterable[np.ndarray]], shape: Sequence[int], *, identity: list, folder: str
 ) -> np.ndarray:
-    """As `in_memory`, in a file that later calls with the same identity find again.
+    """As `in_memory`, in a file that later calls with the same identity find again; one that is damaged is made anew.
 
     Args:
-        decode_all: returns the images; not called where the file exists.
+        decode_all: returns the images; not called where the file is there.
         shape: [N, H, W, 3].
         identity: plain values that tell this bank from every other: the files, their times, the size.
         folder: where the file lies; '' for `default_cache_folder()`. It may be deleted whenever no training uses it.
@@ -107,29 +114,66 @@ def on_disk(
         Read-only uint8 array [N, H, W, 3], mapped from the file.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written or read.
     """
     name = hashlib.sha256(json.dumps([identity, list(shape)]).encode()).hexdigest()[:32]
     path = pathlib.Path(folder or default_cache_folder(), f'{name}.npy')
-    if not path.exists():
-        partial = path.with_name(f'.{name}.{os.getpid()}.partial')
+    bank = _mapped(path, shape)
+    if bank is None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(partial, 'wb') as file:
-                header = {'descr': '|u1', 'fortran_order': False, 'shape': tuple(shape)}
-                np.lib.format.write_array_header_1_0(file, header)
-                for image in decode_all():
-                    file.write(np.ascontiguousarray(image).data)
-            os.replace(partial, path)
+            _remove_abandoned(path.parent)
+            _write(path, decode_all(), shape)
         except OSError as error:
             raise UserError(
                 f"Cannot write '{path}': {error.strerror}. It takes {gigabytes(shape):.1f} GB; name a folder with "
                 '--config.dataset.cache_folder, or pass --config.dataset.cache=none.'
             ) from error
-        finally:
-            with contextlib.suppress(OSError):
+        bank = _mapped(path, shape)
+    if bank is None:
+        raise UserError(f"'{path}' does not hold the images that were just written to it. Delete it, and try again.")
+    return bank
+
+
+def _mapped(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray | None:
+    """The array in a file of `on_disk`, or None where there is no file, or one that is cut short or of another kind.
+
+    Raises:
+        UserError: the file may not be read.
+    """
+    try:
+        bank = np.lib.format.open_memmap(path, mode='r')
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"Cannot read '{path}': {error.strerror}. Delete it, and it is made again.") from error
+    except ValueError:  # What NumPy says of a file that is too short for its header, or has none.
+        return None
+    return bank if bank.shape == tuple(shape) and bank.dtype == np.uint8 else None
+
+
+def _write(path: pathlib.Path, decoded: Iterable[np.ndarray], shape: Sequence[int]) -> None:
+    """Writes images to a file that appears whole or not at all."""
+    # Two containers may have the same process ids and one folder.
+    partial = path.with_name(f'.{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{_PARTIAL}')
+    try:
+        with open(partial, 'xb') as file:
+            header = {'descr': '|u1', 'fortran_order': False, 'shape': tuple(shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for image in decoded:
+                file.write(np.ascontiguousarray(image).data)
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _remove_abandoned(folder: pathlib.Path) -> None:
+    """Removes what processes that were killed have begun to write: a living one writes more often than once a day."""
+    for partial in folder.glob(f'.*{_PARTIAL}'):
+        with contextlib.suppress(OSError):
+            if _PARTIAL_NAME.fullmatch(partial.name) and time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
                 partial.unlink()
-    return np.load(path, mmap_mode='r')
 
 
 def check_memory(shapes: Iterable[Sequence[int]], limit_gb: float) -> None:

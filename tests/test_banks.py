@@ -77,6 +77,55 @@ def test_a_file_that_breaks_off_is_not_taken_for_a_whole_one(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def filled(grey):
+    """Two images of one grey."""
+    return lambda: iter(np.full((2, *SIZE, 3), grey, np.uint8))
+
+
+def on_disk(decode_all, folder):
+    return banks.on_disk(decode_all, (2, *SIZE, 3), identity=['same'], folder=str(folder))
+
+
+def test_two_writers_with_one_process_id_do_not_meet(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'getpid', lambda: 7)
+    seen = []
+
+    def meanwhile():
+        yield np.full((*SIZE, 3), 50, np.uint8)
+        seen.append(contents(on_disk(filled(50), tmp_path)))  # In another container, from beginning to end.
+        yield np.full((*SIZE, 3), 50, np.uint8)
+
+    assert (contents(on_disk(meanwhile, tmp_path)) == 50).all()
+    assert (seen[0] == 50).all()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize('damage', ['short', 'empty', 'text', 'other'])
+def test_a_damaged_file_is_made_again(tmp_path, damage):
+    before = on_disk(filled(50), tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.unlink()  # `before` keeps the old file; this is another one.
+    if damage == 'other':
+        np.save(path, np.zeros((1, *SIZE, 3), np.uint8))
+    else:
+        path.write_bytes({'short': whole[:-100], 'empty': b'', 'text': b'not an array'}[damage])
+    assert (contents(on_disk(filled(60), tmp_path)) == 60).all()
+    assert (contents(before) == 50).all()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_partial_files_of_dead_writers_go_after_a_day_and_nothing_else(tmp_path):
+    name = 32 * 'a'
+    files = [f'.{name}.7.partial', f'.{name}.7-0badcafe.partial', f'.{name}.8-0badcafe.partial', '.mine.partial']
+    for file in files:
+        (tmp_path / file).write_bytes(b'...')
+    for file in (files[0], files[1], files[3]):
+        os.utime(tmp_path / file, (1, 1))
+    on_disk(filled(50), tmp_path)
+    assert {path.name for path in tmp_path.iterdir() if path.suffix == '.partial'} == {files[2], files[3]}
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match=r"Cannot write '.*file.*cache_folder"):
