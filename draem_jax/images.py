@@ -29,7 +29,7 @@ _FEW_VALUES = 16  # A mask of at most that many values is not a blurred one.
 _MADE_BY_A_RUN = ('checkpoints', 'damaged', 'evaluation', 'predictions', 'profile')
 _MADE_BY_PREDICT = ('overlays', 'maps')
 
-_told: set[str] = set()  # folders that `list_images` has told of
+_told: set[str] = set()  # what `tell_once` has told of
 
 
 def is_image(path: str | os.PathLike[str]) -> bool:
@@ -78,7 +78,8 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
         own = _folders_of_ours(parent, names)
         if own is not None and parent != top:
             folders.clear()
-            _tell_once(parent)
+            text = f"Note: passed over '{parent}': it holds what draem_jax wrote, not images to look at."
+            tell_once(parent, text)
             continue
         # Beside what we wrote into the folder itself there may be images of the user's.
         folders[:] = [name for name in folders if name not in (own or ())]
@@ -106,10 +107,11 @@ def _is_config_of_run(path: str) -> bool:
     return isinstance(config, dict) and {'schema', 'dataset', 'synthesis', 'model', 'training'} <= set(config)
 
 
-def _tell_once(folder: str) -> None:
-    if folder not in _told:
-        _told.add(folder)
-        print(f"Note: passed over '{folder}': it holds what draem_jax wrote, not images to look at.", file=sys.stderr)
+def tell_once(about: str, text: str) -> None:
+    """Prints a line on stderr, unless there was one about the same before."""
+    if about not in _told:
+        _told.add(about)
+        print(text, file=sys.stderr)
 
 
 def read_image(path: str | os.PathLike[str], *, bit_depth: int = 0) -> np.ndarray:

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from draem_jax.errors import UserError
+from draem_jax.errors import UserError, first_line
 
 BUCKETS = ('gs', 's3', 'az')  # what the address of a bucket begins with
 
@@ -24,13 +24,6 @@ def cache_folder() -> str:
 def is_remote(path: str | os.PathLike[str]) -> bool:
     """Whether a path leads into a bucket."""
     return '://' in str(path)
-
-
-def _check_address(path: str | os.PathLike[str]) -> None:
-    """Raises UserError for an address that is not that of a bucket."""
-    if str(path).partition('://')[0] not in BUCKETS:
-        known = ', '.join(f'{name}://' for name in BUCKETS)
-        raise UserError(f"Cannot read '{path}': expected a path on this machine or an address in a bucket ({known}).")
 
 
 def local_path(path: str, flag: str) -> str:
@@ -50,28 +43,31 @@ def local_path(path: str, flag: str) -> str:
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
     """Whether there is a folder at a path."""
-    return _remote(path).is_dir() if is_remote(path) else os.path.isdir(path)
+    # TensorFlow says of what it does not support that it is no folder, unless it is asked for existence.
+    return _ask(path, lambda there: there.exists() and there.is_dir()) if is_remote(path) else os.path.isdir(path)
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether there is a file at a path."""
-    return _remote(path).is_file() if is_remote(path) else os.path.isfile(path)
+    return _ask(path, lambda there: there.is_file()) if is_remote(path) else os.path.isfile(path)
 
 
 def names_in(folder: str | os.PathLike[str]) -> list[str]:
     """The names of the files and folders in a folder, sorted."""
-    return sorted(path.name for path in _remote(folder).iterdir()) if is_remote(folder) else sorted(os.listdir(folder))
+    if is_remote(folder):
+        return _ask(folder, lambda there: sorted(path.name for path in there.iterdir()))
+    return sorted(os.listdir(folder))
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The content of a file; raises OSError where it cannot be read."""
-    return (_remote(path) if is_remote(path) else pathlib.Path(path)).read_bytes()
+    return _ask(path, lambda there: there.read_bytes()) if is_remote(path) else pathlib.Path(path).read_bytes()
 
 
 def stamp(path: str | os.PathLike[str]) -> list[Any]:
     """[path, size, time of the last change]: plain values that differ once a file has changed."""
     if is_remote(path):
-        stat = _remote(path).stat()
+        stat = _ask(path, lambda there: there.stat())
         return [path, stat.length, stat.mtime]
     stat = os.stat(path)
     return [os.path.abspath(path), stat.st_size, stat.st_mtime_ns]
@@ -94,7 +90,7 @@ def walk(
         waiting = [str(folder)]
         while waiting:
             parent = waiting.pop()
-            entries = list(_remote(parent).iterdir()) if is_folder(parent) else []
+            entries = _ask(parent, lambda there: list(there.iterdir())) if is_folder(parent) else []
             folders = [entry.name for entry in entries if entry.is_dir()]
             names = [entry.name for entry in entries if entry.name not in folders]
             folders = [name for name in folders if not name.startswith('.')]
@@ -113,8 +109,24 @@ def walk(
         yield parent, folders, names
 
 
-def _remote(path: str | os.PathLike[str]) -> Any:
-    _check_address(path)
+def _ask(path: str | os.PathLike[str], question: Callable[[Any], Any]) -> Any:
+    """What `question` returns for an address as an `epath.Path`.
+
+    Raises:
+        UserError: it is not the address of a bucket, or the bucket cannot be reached from here.
+        OSError: there is nothing at the address.
+    """
+    if str(path).partition('://')[0] not in BUCKETS:
+        known = ', '.join(f'{name}://' for name in BUCKETS)
+        raise UserError(f"Cannot read '{path}': expected a path on this machine or an address in a bucket ({known}).")
     from etils import epath  # Half a second, and seldom needed.
 
-    return epath.Path(path)
+    try:
+        return question(epath.Path(path))
+    except OSError:
+        raise
+    except Exception as error:  # Each way to a bucket has errors of its own; many are those of a missing package.
+        raise UserError(
+            f"Cannot read '{path}': {first_line(error)}. TensorFlow reads gs://; other buckets take fsspec and its "
+            'package for them, such as s3fs. Or copy the folder to this machine.'
+        ) from error

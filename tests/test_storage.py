@@ -1,6 +1,7 @@
 """Folders in a bucket are read as those on this machine; a folder stands in for the bucket."""
 
 import pathlib
+import types
 
 import pytest
 from etils.epath import backend, gpath
@@ -71,3 +72,31 @@ def test_a_stamp_changes_with_the_file(bucket):
         before = storage.stamp(path)
         pathlib.Path(bucket / 'a').write_bytes(b'three')
         assert storage.stamp(path) != before
+
+
+@pytest.mark.parametrize('address', ['http://host/tree', 'https://host/tree', 'ftp://tree', 'file:///tree'])
+def test_an_address_that_is_no_bucket_is_refused_by_all_that_read(address):
+    readers = (storage.is_folder, storage.is_file, storage.names_in, storage.read_bytes, storage.stamp)
+    for read in (*readers, images.list_images, images.read_image, lambda root: data.make_builder('folder', root=root)):
+        with pytest.raises(UserError, match=f"Cannot read '{address}.*': expected a path on this machine"):
+            read(address)
+
+
+def test_a_bucket_that_cannot_be_reached_is_one_line(monkeypatch):
+    def fail():  # As TensorFlow does without its plug-in for s3://, in an error of its own.
+        raise RuntimeError("File system scheme 's3' not implemented\n(more lines)")
+
+    monkeypatch.setattr('etils.epath.Path', lambda path: types.SimpleNamespace(exists=fail))
+    for read in (images.list_images, lambda root: data.make_builder('folder', root=root)):
+        with pytest.raises(UserError, match=r"Cannot read 's3://b/tree': File system scheme .* copy the") as caught:
+            read('s3://b/tree')
+        assert '\n' not in str(caught.value)
+
+
+def test_a_path_of_the_command_line_may_begin_at_home_and_be_no_address(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/somebody')
+    assert storage.local_path('~/runs/x', '--workdir') == '/home/somebody/runs/x'
+    assert storage.local_path('runs/~x', '--workdir') == 'runs/~x'
+    for address in ('gs://bucket/x', 's3://bucket/x', 'http://host/x'):
+        with pytest.raises(UserError, match=f"--workdir='{address}': expected a path on this machine"):
+            storage.local_path(address, '--workdir')

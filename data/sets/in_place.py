@@ -136,7 +136,10 @@ def read(record: Record, size: tuple[int, int] | None = None, antialias: bool = 
     """
     image = images.read_image(record.image, bit_depth=bit_depth)
     if record.mask is not None:
-        mask = images.read_mask(record.mask, **dataclasses.asdict(record.mask_reading))
+        mask, remarks = images.examine_mask(record.mask, **dataclasses.asdict(record.mask_reading))
+        for kind, remark in remarks.items():
+            text = f"Note: mask '{record.mask}' {remark} tools/check_data.py lists all such masks."
+            images.tell_once(f'{record.image.removesuffix(record.filename)} {kind}', text)
     else:
         mask = np.zeros(image.shape[:2], np.uint8)
     if mask.shape != image.shape[:2]:
@@ -284,6 +287,8 @@ class InPlaceBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type:
             raise UserError(f"'{self.name}' is read where it lies: say where, with data_dir or --config.dataset.root.")
         given_data_dir = os.path.expanduser(given_data_dir)
         root = os.path.join(given_data_dir, self.builder_config_name or '')
+        if storage.is_remote(root):
+            storage.is_folder(root)  # TFDS looks into it, and has no such error for a bucket that cannot be reached.
         return given_data_dir, root.rstrip(os.sep) or os.sep
 
     def _info(self) -> tfds.core.DatasetInfo:
