@@ -286,10 +286,10 @@ class InPlaceBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type:
         if not given_data_dir:
             raise UserError(f"'{self.name}' is read where it lies: say where, with data_dir or --config.dataset.root.")
         given_data_dir = os.path.expanduser(given_data_dir)
-        root = os.path.join(given_data_dir, self.builder_config_name or '')
+        root = os.path.join(given_data_dir, self.builder_config_name or '').rstrip(os.sep) or os.sep
         if storage.is_remote(root):
             storage.is_folder(root)  # TFDS looks into it, and has no such error for a bucket that cannot be reached.
-        return given_data_dir, root.rstrip(os.sep) or os.sep
+        return given_data_dir, root
 
     def _info(self) -> tfds.core.DatasetInfo:
         self._records = self._find_records(self.data_dir, **self._options)
