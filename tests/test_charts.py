@@ -63,10 +63,30 @@ def test_a_line_breaks_where_there_is_no_number_and_starts_again():
     assert 'nan' not in line['path']
 
 
-def test_a_lone_point_is_drawn():
-    (line,) = charts.line_chart('', [('', [1], [1])], Axis(0, 3), Axis(0, 1))['lines']
-    assert line['path'].count('M') == 1
-    assert len(line['path']) > 8
+@pytest.mark.parametrize(
+    ('ys', 'pieces', 'dots'),
+    [
+        ([1, np.nan, np.nan, np.nan, np.nan], 1, 1),
+        ([np.nan, 1, np.nan, 0, np.nan], 2, 2),
+        ([0, 1, np.nan, 0.5, np.nan], 2, 1),
+        ([0, np.nan, 0.5, np.nan, 1], 3, 3),
+        ([0, 1, np.nan, 0.5, 1], 2, 0),
+        ([np.nan] * 5, 0, 0),
+    ],
+)
+def test_a_point_alone_between_gaps_is_a_dot(ys, pieces, dots):
+    (line,) = charts.line_chart('', [('', range(5), ys)], Axis(0, 4), Axis(0, 1))['lines']
+    drawn = re.findall('M[^M]*', line['path'])
+    assert len(drawn) == pieces
+    # A path of one place without length shows nothing.
+    assert sum(bool(re.fullmatch(r'M[\d.]+ [\d.]+h0\.01', piece)) for piece in drawn) == dots
+    assert all('L' in piece or piece.endswith('h0.01') for piece in drawn)
+
+
+def test_points_too_close_to_tell_apart_are_one():
+    xs = np.linspace(2, 2.0001, 9)
+    (line,) = charts.line_chart('', [('', xs, np.ones(9))], Axis(0, 4), Axis(0, 1))['lines']
+    assert re.fullmatch(r'M[\d.]+ [\d.]+h0\.01', line['path'])
 
 
 def test_each_half_of_a_histogram_shows_shares_of_its_own_values():

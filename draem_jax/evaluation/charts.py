@@ -225,18 +225,16 @@ def _y(chart: Chart, position: float) -> float:
 
 def _path(chart: Chart, xs: np.ndarray, ys: np.ndarray) -> str:
     """A line through positions, broken where a y is NaN; of points on the same tenth of a unit one is drawn."""
-    text, last, is_drawing = [], None, False
+    pieces: list[list[str]] = [[]]
     for x, y in zip(xs, ys, strict=True):
         if not np.isfinite(y):
-            is_drawing = False
+            pieces.append([])
             continue
         point = f'{_x(chart, x):g} {_y(chart, y):g}'
-        if not is_drawing or point != last:
-            text.append(f'{"L" if is_drawing else "M"}{point}')
-        last, is_drawing = point, True
-    if len(text) == 1:
-        text.append('h0.01')  # A line so short is a point, which round line ends make visible.
-    return ''.join(text)
+        if point not in pieces[-1][-1:]:
+            pieces[-1].append(point)
+    # A line so short is a point, which round line ends make visible.
+    return ''.join(f'M{"L".join(piece)}{"h0.01" if len(piece) == 1 else ""}' for piece in pieces if piece)
 
 
 def _round_values(low: float, high: float, count: int) -> list[float]:
