@@ -3,11 +3,13 @@
     python predict.py --workdir=runs/parts photo.png new_parts/ 'archive/**/*.tif'
 
 Arguments are files, folders (everything below them) and patterns. <workdir>/predictions, or --out, receives
-predictions.csv and predictions.jsonl (a row per image), overlays/ and maps/. An image is NG if its score reaches the
-run's calibrated threshold, or --threshold. Exit code 0: every image was looked at; 1: some were not.
+predictions.csv and predictions.jsonl (a row per image, as soon as it is looked at), overlays/ and maps/. An image is NG
+if its score reaches the run's calibrated threshold, or --threshold.
+
+Exit code 0: every image was looked at; 1: some were not; 42: SIGTERM or SIGINT (Ctrl-C) came, the image at hand was
+finished, and the tables have a row for each image until then. A pipe that is closed, as by `| head`, stops nothing.
 """
 
-import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,13 +19,15 @@ from absl import flags
 from tqdm import tqdm
 
 from commands import command_line
-from draem_jax import devices, images, memory, run_directory
+from draem_jax import devices, images, memory, preemption, run_directory, storage, terminal
 from draem_jax.detection import detector, predictions
-from draem_jax.errors import UserError
+from draem_jax.detection.inputs import list_inputs
+from draem_jax.errors import Preempted, UserError
 from draem_jax.terminal import printable
 
 
 def main(arguments: list[str]) -> int:
+    terminal.make_forgiving()
     values = flags.FLAGS
     with memory.explaining_full_memory('A smaller --batch_size takes less of it.'):
         return predict(
@@ -67,9 +71,15 @@ def predict(
         Exit code: 0, or 1 if a file could not be read.
 
     Raises:
-        UserError: there is no run or no image, and nothing was predicted; or the results cannot be written.
+        UserError: there is no run or no image, or an argument is out of range, and nothing was predicted; or the
+            results cannot be written.
+        Preempted: the process was asked to stop; the rows of the images until then are in the tables.
     """
-    out = os.path.join(workdir, 'predictions') if out is None else out
+    detector.check_arguments(
+        step=step, threshold=threshold, pixel_threshold=pixel_threshold, tile=tile, batch_size=batch_size
+    )
+    workdir = storage.local_path(workdir, '--workdir')
+    out = storage.local_path(out, '--out') if out else os.path.join(workdir, 'predictions')
     run_directory.read_config(workdir)  # A wrong --workdir shows before a large folder is listed.
     paths = list_inputs(inputs, out)
     devices.cache_compilations()
@@ -77,15 +87,21 @@ def predict(
         workdir, step, threshold=threshold, pixel_threshold=pixel_threshold, tile=tile, batch_size=batch_size
     )
     print(f'Step {trained.step}. {_threshold_note(trained, threshold)}')
-    rows = []
-    try:
-        with tqdm(total=len(paths), unit='image', disable=None, dynamic_ncols=True) as bar:
-            for row in _predict_each(trained, paths, out, maps, overlays):
-                rows.append(row)
-                bar.update()
-    finally:
-        if rows:
-            predictions.write_tables(out, rows)  # Also after an interruption.
+    rows: list[predictions.Row] = []
+    with (
+        preemption.watch() as interruption,
+        predictions.Tables(out) as tables,
+        tqdm(total=len(paths), unit='image', disable=None, dynamic_ncols=True) as bar,
+    ):
+        for row in _predict_each(trained, paths, out, maps, overlays):
+            tables.add(row)
+            rows.append(row)
+            bar.update()
+            if interruption and len(rows) < len(paths):
+                raise Preempted(
+                    f'Stopped by {interruption.signal} after {len(rows)} of {len(paths)} images, whose rows are in '
+                    f'{printable(str(out))}. The same command looks at all of them, from the first one.'
+                )
     failed = sum('error' in row for row in rows)
     counts: dict[str | None, int] = {'NG': 0, 'OK': 0, None: 0}
     for row in rows:
@@ -96,40 +112,6 @@ def predict(
     return 1 if failed else 0
 
 
-def list_inputs(inputs: Sequence[str], out: str) -> list[str]:
-    """The image files that the arguments name, each once, in the order given.
-
-    Folders and patterns leave out what lies below `out`: an earlier call wrote it. A file that is named itself is taken
-    whatever its name ends in, even if it is not there: reading it will tell.
-
-    Raises:
-        UserError: there is no argument, or there are no images in a folder or for a pattern.
-    """
-    if not inputs:
-        raise UserError('Which images? Name files, folders or patterns: predict.py --workdir=RUN photo.png parts/.')
-    written = os.path.join(os.path.abspath(out), '')
-    paths: dict[str, str] = {}
-    for argument in inputs:
-        if os.path.isdir(argument):
-            matches = images.list_images(argument)
-        elif glob.has_magic(argument) and not os.path.exists(argument):
-            matches = []
-            for match in sorted(glob.glob(argument, recursive=True)):
-                if os.path.isdir(match):
-                    matches += images.list_images(match, allow_none=True)
-                elif images.is_image(match):
-                    matches.append(match)
-        else:
-            paths.setdefault(os.path.abspath(argument), argument)
-            continue
-        matches = [path for path in matches if not os.path.abspath(path).startswith(written)]
-        if not matches:
-            raise UserError(f"No images ({' '.join(images.EXTENSIONS)}) found for '{argument}'.")
-        for path in matches:
-            paths.setdefault(os.path.abspath(path), path)
-    return list(paths.values())
-
-
 def _predict_each(
     trained: detector.Detector, paths: Sequence[str], out: str, maps: str, overlays: bool
 ) -> Iterator[predictions.Row]:
@@ -138,7 +120,7 @@ def _predict_each(
     # The tiles of one image fill batches by themselves, and images that large should be in memory one at a time.
     chunk_size = 1 if trained.tile else trained.batch_size
     for start in range(0, len(paths), chunk_size):
-        read = {path: _read(path) for path in paths[start : start + chunk_size]}
+        read = {path: _read(path, trained.bit_depth) for path in paths[start : start + chunk_size]}
         readable = {path: image for path, image in read.items() if not isinstance(image, UserError)}
         detections = dict(zip(readable, trained(list(readable.values())), strict=True))
         for path, image in read.items():
@@ -160,10 +142,10 @@ def _predict_each(
             yield row
 
 
-def _read(path: str) -> np.ndarray | UserError:
+def _read(path: str, bit_depth: int) -> np.ndarray | UserError:
     """The image, or the error that says why it cannot be read."""
     try:
-        return images.read_image(path)
+        return images.read_image(path, bit_depth=bit_depth)
     except UserError as error:
         return error
 
@@ -180,8 +162,10 @@ if __name__ == '__main__':
     flags.DEFINE_string('workdir', None, 'Directory of the run.', required=True)
     flags.DEFINE_integer('step', None, 'Step of the checkpoint; the newest by default.', lower_bound=0)
     flags.DEFINE_string('out', None, 'Folder of the results; <workdir>/predictions by default.')
-    flags.DEFINE_float('threshold', None, 'Score from where on an image is NG, in place of the calibrated one.')
-    flags.DEFINE_float('pixel_threshold', None, 'Map value from where on a pixel belongs to a defect, likewise.')
+    flags.DEFINE_float(
+        'threshold', None, 'Score in [0, 1] from where on an image is NG, in place of the calibrated one.'
+    )
+    flags.DEFINE_float('pixel_threshold', None, 'Map value in [0, 1] from where on a pixel is defective, likewise.')
     flags.DEFINE_integer(
         'tile', 0, 'Side in pixels of overlapping tiles, each resized to the network; 0: whole images.', lower_bound=0
     )

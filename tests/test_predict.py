@@ -1,9 +1,14 @@
 """predict.py and tools/calibrate.py: what they read, what they write, and what they say."""
 
+import collections
 import csv
+import io
+import itertools
 import json
+import math
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -12,11 +17,13 @@ import numpy as np
 import PIL.Image
 import pytest
 from tiny_run import STEP, photo, write_run
+from trees import fill_disk
 
 import draem_jax
 import predict
-from draem_jax.detection import calibration, detector
-from draem_jax.errors import UserError
+from draem_jax.detection import calibration, detector, predictions
+from draem_jax.errors import Preempted, UserError
+from draem_jax.terminal import make_forgiving
 from tools import calibrate
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -32,7 +39,8 @@ def calibrated(run):
     """The run with thresholds (image 0.52, pixel 0.51) that some pictures reach and some do not."""
     thresholds = calibration.calibrate([(0.4, np.zeros((4, 4), np.float32))], target_fpr=0.5, pixel_target_fpr=0.5)
     thresholds['image']['threshold'], thresholds['pixel']['threshold'] = 0.52, 0.51
-    calibration.write(run, thresholds, step=STEP, score_window=3, tile=0, source='by hand')
+    settings = {'step': STEP, 'score_window': 3, 'tile': 0, 'image_size': (32, 32), 'antialias': False}
+    calibration.write(run, thresholds, **settings, dtype='float32', bit_depth=0, source='by hand')
     yield run
     (run / 'calibration.json').unlink()
 
@@ -124,7 +132,7 @@ def test_a_contour_is_drawn_around_each_region_and_not_without_a_threshold(run, 
     detection = draem_jax.load(run)(path)
     middle = float(np.median(detection.map))
     overlays = []
-    for name, options in (('with', {'pixel_threshold': middle}), ('above', {'pixel_threshold': 1.5}), ('none', {})):
+    for name, options in (('with', {'pixel_threshold': middle}), ('above', {'pixel_threshold': 1.0}), ('none', {})):
         predict.predict(str(run), [str(path)], out=str(tmp_path / name), **options)
         overlays.append(cv2.cvtColor(cv2.imread(str(tmp_path / name / 'overlays' / 'a.png')), cv2.COLOR_BGR2RGB))
         (row,) = rows_of(tmp_path / name)
@@ -152,7 +160,7 @@ def test_an_uncalibrated_run_says_so_and_decides_nothing(run, tmp_path, capsys):
 def test_a_threshold_on_the_command_line_takes_the_place_of_the_calibrated_one(calibrated, tmp_path):
     path = str(write(tmp_path / 'a.png', photo(40, 36)))
     decisions = []
-    for options in ({'threshold': 0.0}, {'threshold': 1.1}):
+    for options in ({'threshold': 0.0}, {'threshold': 1.0}):
         predict.predict(str(calibrated), [path], out=str(tmp_path), maps='none', overlays=False, **options)
         decisions.append(rows_of(tmp_path)[0]['decision'])
     assert decisions == ['NG', 'OK']
@@ -207,27 +215,6 @@ def test_tiles(run, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / row['map']), expected.map, atol=1e-6)
 
 
-def test_patterns_folders_and_files_come_in_the_order_given_and_each_once(tmp_path):
-    for name in ('b/2.png', 'b/1.jpg', 'b/deep/3.png', 'a/4.png', 'b/notes.txt', 'out/maps/5.png'):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-
-    def listed(*inputs):
-        paths = predict.list_inputs([str(tmp_path / name) for name in inputs], str(tmp_path / 'out'))
-        return [os.path.relpath(path, tmp_path) for path in paths]
-
-    assert listed('b/*.png', 'a', 'b') == ['b/2.png', 'a/4.png', 'b/1.jpg', 'b/deep/3.png']
-    assert listed('**/*.png') == ['a/4.png', 'b/2.png', 'b/deep/3.png']
-    assert listed('*') == ['a/4.png', 'b/1.jpg', 'b/2.png', 'b/deep/3.png']
-    assert listed('.') == ['a/4.png', 'b/1.jpg', 'b/2.png', 'b/deep/3.png']  # Without what was written earlier.
-    assert listed('b/notes.txt', 'missing.png', 'out/maps/5.png') == ['b/notes.txt', 'missing.png', 'out/maps/5.png']
-
-
-def test_a_file_whose_name_is_a_pattern_is_that_file(tmp_path):
-    path = str(write(tmp_path / 'part[1].png', photo(8, 8)))
-    assert predict.list_inputs([path], 'out') == [path]
-
-
 @pytest.mark.parametrize(
     ('inputs', 'parts'),
     [([], ['Which images']), (['empty'], ['empty']), (['empty/*.png'], ['empty/*.png'])],
@@ -257,24 +244,175 @@ def test_no_place_for_the_results(run, tmp_path):
     assert '--out' in message_of(str(run), [str(path)], out=str(path))
 
 
-def test_what_was_done_before_an_interruption_is_on_disk(run, tmp_path, monkeypatch):
-    paths = [str(write(tmp_path / f'{k}.png', photo(32, 32, k))) for k in range(8)]  # Two chunks of four.
-    real, calls = detector.Detector.__call__, []
+@pytest.fixture
+def spied(monkeypatch):
+    """Lets a test look on whenever the networks have seen a chunk: a list of functions, called one after the other."""
+    real, functions = detector.Detector.__call__, []
 
-    def interrupted(self, pictures):
-        calls.append(len(pictures))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(self, pictures)
+    def call(self, pictures):
+        detections = real(self, pictures)
+        functions.pop(0)()
+        return detections
 
-    monkeypatch.setattr(detector.Detector, '__call__', interrupted)
+    monkeypatch.setattr(detector.Detector, '__call__', call)
+    return functions
+
+
+def draw(folder, count=8):
+    return [str(write(folder / f'{k}.png', photo(32, 32, k))) for k in range(count)]  # Two chunks of four.
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_finishes_the_image_at_hand_and_says_how_far_it_came(run, tmp_path, spied, number):
+    paths, out = draw(tmp_path), tmp_path / 'out'
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    spied += [lambda: None, lambda: os.kill(os.getpid(), number)]
+    with pytest.raises(Preempted) as caught:
+        predict.predict(str(run), paths, out=str(out))
+    assert caught.value.exit_code == 42
+    assert f'Stopped by {signal.Signals(number).name} after 5 of 8 images, whose rows are in {out}.' in str(
+        caught.value
+    )
+    assert [row['file'] for row in rows_of(out)] == paths[:5]
+    assert len(list((out / 'overlays').iterdir())) == len(list((out / 'maps').iterdir())) == 5
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_asked_to_stop_at_the_last_image_it_is_done(run, tmp_path, spied):
+    spied.append(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert predict.predict(str(run), draw(tmp_path, 1), out=str(tmp_path / 'out')) == 0
+    assert len(rows_of(tmp_path / 'out')) == 1
+
+
+def test_rows_are_on_disk_as_soon_as_they_are_known_and_those_of_an_earlier_call_are_gone(run, tmp_path, spied):
+    paths, out, seen = draw(tmp_path), tmp_path / 'out', []
+    spied += [lambda: None, lambda: None]
+    predict.predict(str(run), paths[::-1], out=str(out))
+    spied += [lambda: seen.append(rows_of(out))] * 2
+    predict.predict(str(run), paths, out=str(out))
+    # Whatever ends the process, the folder is known for one of results, and no row speaks of a picture now replaced.
+    assert [[row['file'] for row in rows] for rows in seen] == [[], paths[:4]]
+    assert [row['file'] for row in rows_of(out)] == paths
+
+
+def test_what_was_done_before_an_error_is_on_disk(run, tmp_path, spied):
+    def fail():
+        raise KeyboardInterrupt
+
+    paths = draw(tmp_path)
+    spied += [lambda: None, fail]
     with pytest.raises(KeyboardInterrupt):
         predict.predict(str(run), paths, out=str(tmp_path / 'out'))
     assert [row['file'] for row in rows_of(tmp_path / 'out')] == paths[:4]
 
 
-def call(*arguments):
-    return subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False)
+def test_rows_are_whole_and_the_same_in_both_tables_when_the_disk_is_full(small_disk):
+    row = {'file': 'a' * 1500 + 'ü', 'score': 0.5, 'boxes': [[1, 2, 3, 4]]}
+    with predictions.Tables(small_disk / 'out') as tables:
+        fill_disk(small_disk, leave=20_000)
+        with pytest.raises(UserError, match='No space left on device'):
+            collections.deque(map(tables.add, itertools.repeat(row, 100)))
+    rows = rows_of(small_disk / 'out')
+    assert len(rows) > 3
+    assert all((one['file'], one['boxes']) == (row['file'], row['boxes']) for one in rows)
+
+
+@pytest.mark.parametrize('maps', ['png16', 'npy'])
+def test_a_full_disk_is_one_line_and_leaves_no_half_of_a_picture(run, tmp_path, small_disk, maps):
+    path = write(tmp_path / 'a.png', photo(300, 300))
+    options = {'out': str(small_disk / 'out'), 'maps': maps, 'overlays': False}
+    fill_disk(small_disk, leave=40_000)
+    message = message_of(str(run), [str(path)], **options)
+    assert message.startswith(f"Cannot write to '{small_disk / 'out'}': No space left on device")
+    assert not list((small_disk / 'out' / 'maps').iterdir())
+    assert rows_of(small_disk / 'out') == []
+    (small_disk / 'filler').unlink()
+    fill_disk(small_disk)
+    assert 'No space left on device' in message_of(str(run), [str(path)], **options)
+
+
+def test_a_console_that_cannot_print_a_name_stops_nothing(run, tmp_path, monkeypatch):
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(printed, encoding='cp1252'))
+    monkeypatch.setattr(sys, 'stderr', io.TextIOWrapper(io.BytesIO(), encoding='cp1252'))
+    names = ['a.png', 'zz.png', '测试.png']
+    for name in names:
+        write(tmp_path / 'in' / name, photo(32, 32))
+    make_forgiving()
+    assert predict.predict(str(run), [str(tmp_path / 'in')], out=str(tmp_path / 'out')) == 0
+    sys.stdout.flush()
+    assert [os.path.basename(row['file']) for row in rows_of(tmp_path / 'out')] == names
+    assert 'in/??.png' in printed.getvalue().decode('cp1252')
+
+
+@pytest.mark.parametrize('option', ['threshold', 'pixel_threshold'])
+@pytest.mark.parametrize('value', [50.0, math.inf, math.nan, -0.5])
+def test_a_threshold_that_no_score_can_reach_is_refused_before_anything_is_looked_for(tmp_path, option, value):
+    message = message_of(str(tmp_path / 'no run'), [str(tmp_path / 'no images')], **{option: value})
+    assert message == f'{option}={value}: expected a number in [0, 1], as scores and maps are.'
+
+
+def test_home_and_addresses(run, tmp_path, monkeypatch):
+    write(tmp_path / 'a.png', photo(32, 32))
+    (tmp_path / 'runs').symlink_to(run.parent)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert predict.predict(f'~/runs/{run.name}', ['~/a.png'], out='~/out') == 0
+    assert rows_of(tmp_path / 'out')[0]['file'] == str(tmp_path / 'a.png')
+    assert "--workdir='gs://bucket/run'" in message_of('gs://bucket/run', ['a.png'])
+    assert "--out='s3://bucket/out'" in message_of(str(run), ['a.png'], out='s3://bucket/out')
+    assert "input='http://host/x.png'" in message_of(str(run), ['http://host/x.png'])
+
+
+def test_values_of_16_bits_are_read_as_the_run_says(tmp_path):
+    workdir = write_run(tmp_path / 'run')
+    config = json.loads((workdir / 'config.json').read_text())
+    config['dataset']['bit_depth'] = 12
+    (workdir / 'config.json').write_text(json.dumps(config))
+    picture = photo(32, 32)[..., 0]
+    write(tmp_path / '8.png', picture)
+    write(tmp_path / '12.png', np.rint(picture * (4095 / 255)).astype(np.uint16))
+    write(tmp_path / '16.png', np.full((32, 32), 5000, np.uint16))
+    paths = [str(tmp_path / f'{bits}.png') for bits in (8, 12, 16)]
+    assert predict.predict(str(workdir), paths, out=str(tmp_path / 'out')) == 1
+    eight, twelve, sixteen = rows_of(tmp_path / 'out')
+    assert eight['score'] == pytest.approx(twelve['score'], rel=1e-6)
+    assert '5000' in sixteen['error']
+    for path in paths[:2]:
+        (tmp_path / 'good').mkdir(exist_ok=True)
+        os.replace(path, tmp_path / 'good' / os.path.basename(path))
+    calibrated = calibrate.calibrate(str(workdir), str(tmp_path / 'good'))
+    assert calibrated['image']['threshold'] == pytest.approx(eight['score'], rel=1e-5)
+    assert json.loads((workdir / 'calibration.json').read_text())['bit_depth'] == 12
+
+
+@pytest.mark.parametrize(
+    ('section', 'field', 'value'),
+    [('dataset', None, 5), ('evaluation', 'score_window', '5'), ('model', 'dtype', 'half')],
+)
+def test_a_damaged_config_is_one_line_that_names_the_file(run, tmp_path, nothing_computed, section, field, value):
+    config = json.loads((run / 'config.json').read_text())
+    config[section] = {**config[section], field: value} if field else value
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'config.json').write_text(json.dumps(config))
+    write(tmp_path / 'a.png', photo(8, 8))
+    message = message_of(str(tmp_path / 'run'), [str(tmp_path / 'a.png')])
+    assert f"'{tmp_path / 'run' / 'config.json'}'" in message
+    assert repr(value) in message
+
+
+def test_a_calibration_that_is_none_is_noticed_before_the_networks_are_read(calibrated, tmp_path, monkeypatch):
+    good = json.loads((calibrated / 'calibration.json').read_text())
+    monkeypatch.setattr(detector, '_predictor', lambda *arguments: pytest.fail('The mistake was not noticed.'))
+    path = str(write(tmp_path / 'a.png', photo(32, 32)))
+    for value in (math.nan, '0.5'):
+        changed = {**good, 'image': {**good['image'], 'threshold': value}}
+        (calibrated / 'calibration.json').write_text(json.dumps(changed))
+        assert 'is not a calibration: image.threshold is' in message_of(str(calibrated), [path])
+
+
+def call(*arguments, stdout=subprocess.PIPE):
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
 
 
 def test_the_command_lines(tmp_path):
@@ -286,10 +424,22 @@ def test_the_command_lines(tmp_path):
     assert (result.returncode, result.stderr) == (0, '')
     written = json.loads((workdir / 'calibration.json').read_text())
     assert (written['step'], written['normals'], written['image']['target_fpr']) == (STEP, 10, 0.2)
-    result = call('predict.py', tmp_path / 'good', f'--workdir={workdir}', '--maps=none', '--nooverlays', workdir / 'x')
+    reading, writing = os.pipe()
+    os.close(reading)  # As after `| head`, which has seen enough: all is done nevertheless.
+    with open(writing, 'wb') as pipe:
+        result = call(
+            'predict.py',
+            tmp_path / 'good',
+            f'--workdir={workdir}',
+            '--maps=none',
+            '--nooverlays',
+            workdir / 'x',
+            stdout=pipe,
+        )
     assert result.returncode == 1
     assert 'Traceback' not in result.stderr
-    assert f"'{workdir / 'x'}'" in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert f"'{workdir / 'x'}'" in line
     rows = rows_of(workdir / 'predictions')
     assert len(rows) == 11
     # One in five may reach the threshold, floor(0.2 * 11) = 2 of ten: it lies just above the ninth score.
@@ -304,6 +454,7 @@ def test_the_command_lines(tmp_path):
         ('predict.py', ['a.png'], '--workdir'),
         ('predict.py', ['--workdir=runs/none', 'a.png'], 'runs/none'),
         ('predict.py', ['--workdir=runs/none', 'a.png', '--tile=-3'], 'tile'),
+        ('predict.py', ['--workdir=runs/none', 'a.png', '--threshold=nan'], 'threshold=nan'),
         ('predict.py', ['--workdir=runs/none', 'a.png', '--maps=jpg'], 'png16|npy|none'),
         ('tools/calibrate.py', ['--workdir=runs/none'], '--normals'),
         ('tools/calibrate.py', ['--workdir=runs/none', '--normals=good', 'more'], "'more'"),
@@ -324,6 +475,32 @@ def test_calibrating_on_what_was_trained_on_is_warned_of(tmp_path, capsys):
         write(tmp_path / 'data' / split / 'good' / '0.png', photo(32, 32))
         calibrate.calibrate(str(workdir), str(tmp_path / 'data' / split / 'good'))
         assert ('Warning' in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize(
+    ('normals', 'part'),
+    [('empty', 'No images'), ('nowhere', 'No folder'), ('gs://bucket/good', "--normals='gs://bucket/good'")],
+)
+def test_calibrating_on_nothing_is_refused(run, tmp_path, nothing_computed, monkeypatch, normals, part):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(UserError, match=part):
+        calibrate.calibrate(str(run), normals)
+
+
+def test_calibrating_a_run_that_may_not_be_written_to_is_refused_at_once(run, tmp_path, nothing_computed, monkeypatch):
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)
+    write(tmp_path / '0.png', photo(32, 32))
+    with pytest.raises(UserError, match=r"Cannot write '.*calibration\.json': '.*' is read-only"):
+        calibrate.calibrate(str(run), str(tmp_path))
+
+
+def test_calibrating_finds_home(tmp_path, monkeypatch):
+    workdir = write_run(tmp_path / 'run')
+    write(tmp_path / 'good' / '0.png', photo(32, 32))
+    monkeypatch.setenv('HOME', str(tmp_path))
+    calibrate.calibrate('~/run', '~/good')
+    assert json.loads((workdir / 'calibration.json').read_text())['image_size'] == [32, 32]
 
 
 @pytest.mark.parametrize('rate', ['target_fpr', 'pixel_target_fpr'])

@@ -6,6 +6,7 @@ The images have to be good ones that the run has not been trained on: images tha
 threshold from those would reject too many. A false-positive rate r takes at least 1 / r - 1 images.
 """
 
+import functools
 import os
 import pathlib
 import sys
@@ -18,11 +19,13 @@ from tqdm import tqdm
 
 from commands import command_line
 from configs import default
-from draem_jax import devices, images, run_directory
+from draem_jax import devices, images, run_directory, storage, terminal
 from draem_jax.detection import calibration, detector
+from draem_jax.errors import UserError
 
 
 def main() -> None:
+    terminal.make_forgiving()
     values = flags.FLAGS
     calibrate(
         values.workdir,
@@ -59,8 +62,11 @@ def calibrate(
         The calibration, as from `calibration.calibrate`.
 
     Raises:
-        UserError: there is no run or no image, an image cannot be read, or a rate is not in (0, 1). Nothing is written.
+        UserError: there is no run or no image, an image cannot be read, a rate is not in (0, 1), or the run cannot be
+            written to. Nothing is written.
     """
+    detector.check_arguments(step=step, tile=tile, batch_size=batch_size)
+    workdir, normals = storage.local_path(workdir, '--workdir'), storage.local_path(normals, '--normals')
     config = run_directory.read_config(workdir)
     usual = {**default.get_config().evaluation.to_dict(), **config.get('evaluation', {})}
     rates = {
@@ -68,8 +74,10 @@ def calibrate(
         'pixel_target_fpr': usual['pixel_target_fpr'] if pixel_target_fpr is None else pixel_target_fpr,
     }
     calibration.check_rates(**rates)
+    if not os.access(workdir, os.W_OK):  # Before all images are looked at in vain.
+        raise UserError(f"Cannot write '{os.path.join(workdir, 'calibration.json')}': '{workdir}' is read-only.")
     paths = images.list_images(normals)
-    if trained_on(config['dataset'], normals):
+    if trained_on(config.get('dataset', {}), normals):
         print(
             f"Warning: '{normals}' lies in the data set that the run was trained on. Scores of images that it has seen "
             'are too low, and a threshold from them rejects too many good parts.',
@@ -79,7 +87,8 @@ def calibrate(
     trained = detector.load(workdir, step, tile=tile, batch_size=batch_size)
     progress = tqdm(paths, unit='image', leave=False, disable=None, dynamic_ncols=True)
     source = f"{len(paths)} images in '{normals}'"
-    calibrated = calibration.calibrate_run(workdir, trained, map(images.read_image, progress), source=source, **rates)
+    read = functools.partial(images.read_image, bit_depth=trained.bit_depth)
+    calibrated = calibration.calibrate_run(workdir, trained, map(read, progress), source=source, **rates)
     image, pixel = calibrated['image'], calibrated['pixel']
     print(f'Step {trained.step}: images from {image["threshold"]:.4g}, pixels from {pixel["threshold"]:.4g}.')
     print(calibration.describe(calibrated))
@@ -88,9 +97,10 @@ def calibrate(
 
 def trained_on(dataset: dict[str, Any], folder: str) -> bool:
     """Whether a folder lies in the run's data set, outside its test split."""
-    if not dataset['root']:
+    root, category = dataset.get('root'), dataset.get('category')
+    if not root or not isinstance(root, str) or not isinstance(category, str):
         return False
-    root = os.path.realpath(os.path.join(dataset['root'], dataset['category']))
+    root = os.path.realpath(os.path.join(os.path.expanduser(root), category))
     below = os.path.relpath(os.path.realpath(folder), root).split(os.sep)
     return below[0] not in ('..', 'test')
 

@@ -1,11 +1,14 @@
 """What predict.py writes about each image: a row in two tables, an overlay, a map, and a line on the screen."""
 
 import csv
+import errno
+import functools
 import io
 import itertools
 import json
 import os
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,39 +84,70 @@ def write_pictures(
         The paths of the files below `out`, to be added to the row.
     """
     files = {}
-    try:
-        if overlays:
-            picture = pictures.overlay(image, detection.map)
-            if pixel_threshold is not None:
-                picture = pictures.contour(picture, regions.defect_mask(detection.map, pixel_threshold))
-            files['overlay'] = os.path.join('overlays', f'{name}.png')
-            images.write_png(_with_folder(out, files['overlay']), picture)
-        if maps == 'png16':
-            files['map'] = os.path.join('maps', f'{name}.png')
-            levels = np.rint(65535 * detection.map.astype(np.float64)).astype(np.uint16)
-            images.write_png(_with_folder(out, files['map']), levels)
-        elif maps == 'npy':
-            files['map'] = os.path.join('maps', f'{name}.npy')
-            np.save(_with_folder(out, files['map']), detection.map)
-    except OSError as error:
-        raise _cannot_write(out, error) from error
+    if overlays:
+        picture = pictures.overlay(image, detection.map)
+        if pixel_threshold is not None:
+            picture = pictures.contour(picture, regions.defect_mask(detection.map, pixel_threshold))
+        files['overlay'] = os.path.join('overlays', f'{name}.png')
+        _write(out, files['overlay'], functools.partial(images.write_png, image=picture))
+    if maps == 'png16':
+        files['map'] = os.path.join('maps', f'{name}.png')
+        levels = np.rint(65535 * detection.map.astype(np.float64)).astype(np.uint16)
+        _write(out, files['map'], functools.partial(images.write_png, image=levels))
+    elif maps == 'npy':
+        content = io.BytesIO()
+        np.save(content, detection.map)  # To a file it would not say that a disk is full.
+        files['map'] = os.path.join('maps', f'{name}.npy')
+        _write(out, files['map'], lambda path: pathlib.Path(path).write_bytes(content.getvalue()))
     return files
 
 
-def write_tables(out: str | os.PathLike[str], rows: Sequence[Row]) -> None:
-    """Writes predictions.csv, where a cell holds the boxes as JSON, and predictions.jsonl."""
-    text = io.StringIO(newline='')
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator='\n')
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({**row, 'boxes': None if row.get('boxes') is None else json.dumps(row['boxes'])})
-    complete = [{column: row.get(column) for column in _COLUMNS} for row in rows]
-    try:
-        run_directory.write_text(os.path.join(out, 'predictions.csv'), text.getvalue())
-        lines = ''.join(json.dumps(row, allow_nan=False) + '\n' for row in complete)
-        run_directory.write_text(os.path.join(out, 'predictions.jsonl'), lines)
-    except OSError as error:
-        raise _cannot_write(out, error) from error
+class Tables:
+    """predictions.csv, where a cell holds the boxes as JSON, and predictions.jsonl; used in a `with` block.
+
+    At first both are replaced by empty ones, for an older row would speak of a picture that is about to be replaced.
+    Each row is on disk when `add` returns, so whatever ends the process, the tables tell of what has been done; and the
+    folder can be known from the start as one that holds results.
+
+    Args:
+        out: folder of the results; it is made where it is missing.
+
+    Raises:
+        UserError: the tables cannot be written. There are whole rows in them, the same in both.
+    """
+
+    def __init__(self, out: str | os.PathLike[str]):
+        self._out = out
+        self._files: list[io.FileIO] = []
+
+    def __enter__(self) -> 'Tables':
+        try:
+            for name, text in (('predictions.jsonl', ''), ('predictions.csv', _csv_row(None))):
+                path = os.path.join(self._out, name)
+                run_directory.write_text(path, text)
+                self._files.append(io.FileIO(path, 'a'))
+        except OSError as error:
+            self.__exit__()
+            raise _cannot_write(self._out, error) from error
+        return self
+
+    def add(self, row: Row) -> None:
+        """Writes one row to both; what `row` does not have is empty, and null."""
+        as_json = json.dumps({column: row.get(column) for column in _COLUMNS}, allow_nan=False) + '\n'
+        ends = [file.tell() for file in self._files]
+        try:
+            for file, text in zip(self._files, (as_json, _csv_row(row)), strict=True):
+                data = text.encode('utf-8', 'surrogateescape')  # Names in other encodings come out byte for byte.
+                while data:
+                    data = data[file.write(data) :]
+        except OSError as error:
+            for file, end in zip(self._files, ends, strict=True):
+                file.truncate(end)
+            raise _cannot_write(self._out, error) from error
+
+    def __exit__(self, *exception: object) -> None:
+        for file in self._files:
+            file.close()
 
 
 def line(row: Row) -> str:
@@ -130,10 +164,27 @@ def line(row: Row) -> str:
     return f'{row["decision"] or "-":2}  {row["score"]:.4f}  {defects}{printable(row["file"])}'
 
 
-def _with_folder(out: str | os.PathLike[str], name: str) -> str:
+def _csv_row(row: Row | None) -> str:
+    """A line of predictions.csv; the first one for None."""
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator='\n')
+    if row is None:
+        writer.writeheader()
+    else:
+        writer.writerow({**row, 'boxes': None if row.get('boxes') is None else json.dumps(row['boxes'])})
+    return text.getvalue()
+
+
+def _write(out: str | os.PathLike[str], name: str, write: Callable[[str], object]) -> None:
+    """Has `write` write the file `name` below `out`, or leaves none where the disk is full."""
     path = os.path.join(out, name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    return path
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            pathlib.Path(path).unlink(missing_ok=True)  # Half of a picture, or nothing.
+        raise _cannot_write(out, error) from error
 
 
 def _cannot_write(out: str | os.PathLike[str], error: OSError) -> UserError:
