@@ -6,9 +6,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from data import prepared
 from data.banks import Bank, FileImages, Selection, make_bank
 from data.sets.in_place import InPlaceBuilder, Record, read
-from data.streaming import count_examples, prepared_files, read_split, readable_indices
+from data.streaming import count_examples, read_split, readable_indices
 from draem_jax.errors import UserError
 from draem_jax.storage import stamp
 from draem_jax.threads import map_ahead
@@ -129,7 +130,7 @@ def _open_prepared(
             (count, *size, 3),
             cache=cache,
             cache_folder=cache_folder,
-            identify=lambda: _identify(builder, antialias, prepared_files(builder)),
+            identify=lambda: _identify(builder, antialias, prepared.files_of(builder)),
         )
 
     return [f'train/{index}' for index in range(count)], load

@@ -1,6 +1,5 @@
 """From a builder to examples: decoded, resized, in order and, for testing, in batches."""
 
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -8,18 +7,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from data import prepared
+from data.prepared import prepare
 from data.sets.in_place import Example, InPlaceBuilder, Record, read
 from draem_jax import images
 from draem_jax.errors import UserError
 from draem_jax.threads import map_ahead
 
-
-def prepare(builder: tfds.core.DatasetBuilder) -> None:
-    """Draws or downloads what a builder needs; does nothing for files that are read in place."""
-    try:
-        builder.download_and_prepare()
-    except FileExistsError:  # Another process, such as another seed of a sweep, prepared the same data set first.
-        builder.download_and_prepare()
+__all__ = ['count_examples', 'padded_batches', 'prepare', 'read_records', 'read_split', 'readable_indices']
 
 
 def count_examples(builder: tfds.core.DatasetBuilder, split: str) -> int:
@@ -46,11 +41,14 @@ def read_split(
 
     Yields:
         Dicts as `data.sets.in_place.read` returns them.
+
+    Raises:
+        UserError: a file cannot be read.
     """
     if isinstance(builder, InPlaceBuilder):
         yield from read_records(builder.records(split), size, antialias=antialias, bit_depth=bit_depth)
         return
-    for example in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
+    for example in prepared.read(builder, split):
         yield {
             'image': images.resize(example['image'], size, antialias=antialias),
             'mask': images.resize(example['mask'][..., 0], size)[..., None],
@@ -66,11 +64,6 @@ def read_records(
 ) -> Iterator[Example]:
     """As `read_split`, of records."""
     return map_ahead(lambda record: read(record, size, antialias, bit_depth), records)
-
-
-def prepared_files(builder: tfds.core.DatasetBuilder) -> list[str]:
-    """The files in which TFDS keeps a prepared data set."""
-    return sorted(str(path) for path in pathlib.Path(builder.data_path).iterdir() if path.is_file())
 
 
 def readable_indices(files: Sequence[Any], decode: Callable[[Any], Any], what: str) -> list[int]:

@@ -16,9 +16,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from data import prepared
 from data.banks import Bank, FileImages, make_bank
 from data.drawn_textures import draw_textures
-from data.streaming import prepared_files, readable_indices
+from data.streaming import readable_indices
 from draem_jax import images
 from draem_jax.errors import UserError
 from draem_jax.storage import stamp
@@ -137,7 +138,7 @@ def dtd_builder(root: str) -> tfds.core.DatasetBuilder:
     Raises:
         UserError: neither is there, or the archive is damaged.
     """
-    builder = tfds.builder('dtd', data_dir=root or None)
+    builder = prepared.open_builder('dtd', root)
     folder = pathlib.Path(builder.data_dir).parents[1]
     archive = folder / 'downloads' / 'manual' / _DTD_ARCHIVE
     if not builder.is_prepared():
@@ -171,7 +172,7 @@ def _load_dtd(
         chosen, position = set(wanted), 0
         with tqdm(total=len(wanted), desc='Reading textures', leave=False, disable=None) as progress:
             for split in splits:
-                for example in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
+                for example in prepared.read(builder, split):
                     if position in chosen:
                         progress.update()
                         yield images.resize(np.ascontiguousarray(example['image']), size)
@@ -182,7 +183,7 @@ def _load_dtd(
         (len(wanted), *size, 3),
         cache=cache,
         cache_folder=cache_folder,
-        identify=lambda: ['dtd', limit, [stamp(file) for file in prepared_files(builder)]],
+        identify=lambda: ['dtd', limit, [stamp(file) for file in prepared.files_of(builder)]],
     )
 
 

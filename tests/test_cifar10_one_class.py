@@ -106,6 +106,16 @@ def test_it_never_passes_for_prepared_and_writes_nothing(root):
     assert sorted(root.rglob('*')) == before
 
 
+@pytest.mark.parametrize('name', ['cifar10-train.tfrecord-00000-of-00001', 'dataset_info.json'])
+def test_a_damaged_cifar10_names_the_folder_to_delete(tmp_path, name):
+    Cifar10(data_dir=tmp_path).download_and_prepare()
+    (path,) = tmp_path.rglob(name)
+    path.write_bytes(path.read_bytes()[:-40])
+    (tmp_path / 'cifar10' / 'mine.txt').write_text('not to be deleted')
+    with pytest.raises(UserError, match=rf"The prepared data set in '{path.parent}' cannot be read: .*Delete this"):
+        load(tmp_path, 'train')
+
+
 def test_without_cifar10_nothing_is_fetched_until_asked_for(tmp_path):
     builder = data.make_builder('cifar10_one_class', 'cat', str(tmp_path))
     assert streaming.count_examples(builder, 'test') == 0

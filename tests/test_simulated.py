@@ -1,12 +1,14 @@
 """The drawn data set: reproducible, its masks true, its builder faithful."""
 
 import colorsys
+import pathlib
 
 import numpy as np
 import pytest
 
 from data.sets.simulated import drawing, fields
 from data.sets.simulated.simulated_dataset_builder import Builder
+from draem_jax.errors import UserError
 
 DEFECTS = [(category, kind) for category in drawing.CATEGORIES for kind in drawing.kinds(category)]
 
@@ -74,6 +76,17 @@ def test_builder_returns_what_was_drawn(monkeypatch, tmp_path):
         assert example['defect_type'].decode() == (kind or 'good')
         assert example['label'].dtype == np.int64
         assert example['label'] == mask.any()
+
+
+def test_a_damaged_description_of_the_drawn_files_names_the_folder_to_delete(monkeypatch, tmp_path):
+    for name in ('TRAIN_IMAGES', 'GOOD_TEST_IMAGES', 'TEST_IMAGES_PER_KIND'):
+        monkeypatch.setattr(drawing, name, 1)
+    builder = Builder(config='wood', data_dir=tmp_path)
+    builder.download_and_prepare()
+    path = pathlib.Path(builder.data_dir, 'dataset_info.json')
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(UserError, match=rf"The prepared data set in '{path.parent}' cannot be read: .*Delete this"):
+        Builder(config='wood', data_dir=tmp_path)
 
 
 def test_hue_follows_the_hexcone():

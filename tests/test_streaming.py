@@ -1,13 +1,17 @@
 """From files to examples: every image once, in order, in its place, and batches of one size."""
 
+import errno
+import pathlib
+
 import numpy as np
 import pytest
 from drawn_tree import Drawn, greys
 from trees import draw_tree, write_image
 
 import data
-from data import streaming
+from data import prepared, streaming
 from draem_jax import threads
+from draem_jax.errors import UserError
 
 SIZE = (32, 64)
 
@@ -61,6 +65,53 @@ def test_a_data_set_that_another_process_prepares_meanwhile_is_read(builder, tmp
     streaming.prepare(slow)
     names = [example['filename'] for example in streaming.read_split(slow, 'test', SIZE)]
     assert names == [example['filename'] for example in streaming.read_split(builder, 'test', SIZE)]
+
+
+DAMAGES = {
+    'cut': lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    'empty': lambda path: path.write_bytes(b''),
+    'bytes': lambda path: path.write_bytes(bytes(range(256))),
+    'gone': lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+@pytest.mark.parametrize('name', ['drawn-train.tfrecord-00000-of-00001', 'dataset_info.json'])
+def test_a_damaged_prepared_data_set_names_the_folder_to_delete(builder, tmp_path, monkeypatch, name, damage):
+    monkeypatch.setattr(Drawn, 'source', builder.data_dir)
+    drawn = Drawn(data_dir=str(tmp_path / 'kept'))
+    streaming.prepare(drawn)
+    folder = pathlib.Path(drawn.data_dir)
+    DAMAGES[damage](folder / name)
+
+    def start():
+        # As the builder of `simulated` does, which is opened anew at each start.
+        with prepared.explaining_damage(lambda: str(folder)):
+            again = Drawn(data_dir=str(tmp_path / 'kept'))
+        streaming.prepare(again)
+        return list(streaming.read_split(again, 'train', SIZE))
+
+    expected = rf"^The prepared data set in '{folder}' cannot be read: [^\n]+\. Delete this folder[^\n]+$"
+    with pytest.raises(UserError, match=expected):
+        start()
+
+
+@pytest.mark.parametrize(
+    'error', [OSError(errno.ENOSPC, 'No space left on device'), ConnectionError('Max retries exceeded\nwith url')]
+)
+def test_a_data_set_that_cannot_be_prepared_says_why_in_one_line(builder, tmp_path, monkeypatch, error):
+    def fail(**options):
+        raise error
+
+    drawn = Drawn(data_dir=str(tmp_path / 'kept'))
+    monkeypatch.setattr(drawn, 'download_and_prepare', fail)
+    with pytest.raises(UserError, match=r"^Cannot prepare 'drawn' in '.*': (No space|Max retries).*dataset\.root\.$"):
+        streaming.prepare(drawn)
+
+
+def test_a_users_folder_is_never_to_be_deleted(builder, monkeypatch):
+    monkeypatch.setattr(builder.info, '_splits', {})
+    streaming.prepare(builder)
 
 
 def test_files_are_decoded_only_a_bounded_number_ahead(builder, monkeypatch):

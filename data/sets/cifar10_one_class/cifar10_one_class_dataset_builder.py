@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow_datasets as tfds
 
+from data import prepared
 from data.sets.in_place import NORMAL, features, set_splits, split_slices
 from draem_jax.errors import UserError
 
@@ -46,8 +47,13 @@ class Builder(tfds.core.DatasetBuilder):
         raise AssertionError('Only cifar10 itself is prepared.')
 
     def _build_data_dir(self, given_data_dir: str | None) -> tuple[str, str]:
-        self._source = tfds.builder('cifar10', data_dir=given_data_dir)
+        self._source = prepared.open_builder('cifar10', given_data_dir or '')
         return self._source.data_dir_root, self._source.data_dir_root
+
+    @property
+    def prepared_folder(self) -> str:
+        """Where TFDS keeps `cifar10`; see `data.prepared.folder_of`."""
+        return self._source.data_dir
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -68,13 +74,14 @@ class Builder(tfds.core.DatasetBuilder):
                 '--config.dataset.root at the folder where TFDS keeps it.'
             )
         without_images = {'image': tfds.decode.SkipDecoding()}
-        set_splits(
-            self.info,
-            {
-                split: sum(1 for _ in self._read(split, decoders=without_images).as_numpy_iterator())
-                for split in ('train', 'test')
-            },
-        )
+        with prepared.explaining_damage(lambda: self.prepared_folder):
+            set_splits(
+                self.info,
+                {
+                    split: sum(1 for _ in self._read(split, decoders=without_images).as_numpy_iterator())
+                    for split in ('train', 'test')
+                },
+            )
 
     def _read(self, split: str, **options: Any) -> 'tf.data.Dataset':
         """The source's examples that belong to a split, in its order."""

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from data import prepared
 from data.sets.simulated import drawing
 
 _DESCRIPTION = """
@@ -24,6 +25,11 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         tfds.core.BuilderConfig(name=category, description=f'A drawn surface: {category}.')
         for category in drawing.CATEGORIES
     ]
+
+    def __init__(self, **options: Any) -> None:
+        # TFDS reads the description of a prepared data set once it knows its folder.
+        with prepared.explaining_damage(lambda: getattr(self, '_data_dir', None)):
+            super().__init__(**options)
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = drawing.SIZE
