@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from trees import write_image
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPTS = {path.stem for path in ROOT.glob('*.py')}
@@ -142,3 +143,18 @@ def test_importing_loads_no_library_that_is_not_needed(modules, forbidden):
     loaded = set(result.stdout.split())
     assert set(modules) <= loaded
     assert loaded & forbidden == set()
+
+
+def test_a_folder_of_images_is_checked_without_tensorflow(tmp_path):
+    for k in range(2):
+        write_image(tmp_path / 'train' / 'good' / f'{k}.png', k)
+        write_image(tmp_path / 'test' / 'good' / f'{k}.png', 100 + k)
+    code = (
+        'import sys; from configs import folder; from tools import check_data; config = folder.get_config(); '
+        'config.dataset.root = sys.argv[1]; assert check_data.check_data(config) == 0; print(*sys.modules)'
+    )
+    command = [sys.executable, '-c', code, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(result.stdout.splitlines()[-1].split())
+    assert {'data.inspection', 'tools.check_data'} <= loaded
+    assert loaded & {'tensorflow', 'jax', 'flax'} == set()
