@@ -91,7 +91,12 @@ def _open_in_place(
         return read(record, size, antialias, bit_depth)['image']
 
     if skip_unreadable:
-        records = [records[index] for index in readable_indices(records, decode, 'Checking images')]
+        # What is kept in memory is decoded once, to look at it and to have it.
+        decoded = np.empty((len(records), *size, 3), np.uint8) if cache == 'memory' else None
+        kept = readable_indices(records, decode, 'Checking images', target=decoded)
+        records = [records[index] for index in kept]
+        if decoded is not None:
+            return [record.filename for record in records], lambda: Selection(decoded, np.array(kept))
 
     def load() -> Bank:
         return make_bank(

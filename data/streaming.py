@@ -66,26 +66,31 @@ def read_records(
     return map_ahead(lambda record: read(record, size, antialias, bit_depth), records)
 
 
-def readable_indices(files: Sequence[Any], decode: Callable[[Any], Any], what: str) -> list[int]:
+def readable_indices(
+    files: Sequence[Any], decode: Callable[[Any], np.ndarray], what: str, *, target: np.ndarray | None = None
+) -> list[int]:
     """The indices of those files that can be decoded; the others are named and counted on the screen.
 
     Args:
         files: whatever `decode` takes.
         decode: raises a UserError for a file that cannot be read.
         what: text before the progress bar.
+        target: [N, ...], where the image of each file that can be decoded is put; None for nowhere.
 
     Raises:
         UserError: none of them can be.
     """
 
-    def find_error(file: Any) -> str | None:
+    def find_error(index: int) -> str | None:
         try:
-            decode(file)
+            image = decode(files[index])
         except UserError as error:
             return str(error)
+        if target is not None:
+            target[index] = image
         return None
 
-    errors = list(tqdm(map_ahead(find_error, files), what, len(files), leave=False, disable=None))
+    errors = list(tqdm(map_ahead(find_error, range(len(files))), what, len(files), leave=False, disable=None))
     kept = [index for index, error in enumerate(errors) if error is None]
     for error in filter(None, errors):
         tqdm.write(f'Passed over: {error}')

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data import prepared
-from data.banks import Bank, FileImages, make_bank
+from data.banks import Bank, FileImages, Selection, make_bank
 from data.drawn_textures import draw_textures
 from data.streaming import readable_indices
 from draem_jax import images
@@ -113,7 +113,12 @@ def load_textures(
         return images.resize(images.read_image(path), size)
 
     if skip_unreadable:
-        paths = [paths[index] for index in readable_indices(paths, decode, 'Checking textures')]
+        # What is kept in memory is decoded once, to look at it and to have it.
+        decoded = np.empty((len(paths), *size, 3), np.uint8) if cache == 'memory' else None
+        kept = readable_indices(paths, decode, 'Checking textures', target=decoded)
+        if decoded is not None:
+            return Selection(decoded, np.array(kept))
+        paths = [paths[index] for index in kept]
 
     def decode_all() -> Iterable[np.ndarray]:
         return tqdm(map_ahead(decode, paths), 'Reading textures', len(paths), leave=False, disable=None)

@@ -52,6 +52,18 @@ def test_disk_decodes_once_and_maps_the_file_afterwards(builder, tmp_path, monke
     assert len(list((tmp_path / 'kept').iterdir())) == 1
 
 
+def test_in_memory_every_file_is_decoded_once_also_where_unreadable_ones_are_passed_over(
+    builder, tmp_path, monkeypatch
+):
+    (tmp_path / 'tree' / 'train' / 'good' / '004.png').write_bytes(b'no image')
+    opened = []
+    read = normals.read
+    monkeypatch.setattr(normals, 'read', lambda record, *how: opened.append(record.filename) or read(record, *how))
+    training, _, _, _ = load_normals(builder, SIZE, skip_unreadable=True)
+    assert [int(image[0, 0, 0]) for image in contents(training)] == [0, 1, 2, 3, 5, 6, 7]
+    assert sorted(opened) == [f'train/good/00{k}.png' for k in range(8)]
+
+
 def test_a_changed_image_is_seen(builder, tmp_path):
     load(builder, tmp_path / 'kept', 'disk')
     path = tmp_path / 'tree' / 'train' / 'good' / '003.png'
