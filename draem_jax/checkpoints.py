@@ -116,6 +116,8 @@ def restore(manager: ocp.CheckpointManager, step: int, **templates: Tree) -> dic
     except (MemoryError, jax.errors.JaxRuntimeError):  # Not the fault of the files.
         raise
     except Exception as error:  # Orbax and its storage raise all kinds.
+        if _is_about_permission(error):
+            raise UserError(f'{name} cannot be read: {_reason(error)}. Make it readable for this user.') from error
         raise DamagedCheckpointError(f'{name} is damaged: {_reason(error)}') from error
     if difference:
         raise UserError(
@@ -124,8 +126,9 @@ def restore(manager: ocp.CheckpointManager, step: int, **templates: Tree) -> dic
         )
     if not has_hashes:
         _warn(f'{name} is from a version that saved no hashes: it could not be checked for damage.')
+    hashes = restored[_HASHES] if has_hashes and isinstance(restored[_HASHES], dict) else {}
     for item in templates if has_hashes else ():
-        if content_hash(restored[item]) != restored[_HASHES].get(item):
+        if content_hash(restored[item]) != hashes.get(item):
             raise DamagedCheckpointError(f'{name} is damaged: its {item} are not those that were saved (SHA-256).')
     return restored
 
@@ -164,7 +167,10 @@ def list_steps(workdir: str | os.PathLike[str], *, needs_some: bool = False) -> 
         UserError: there is no checkpoint, and `needs_some`.
     """
     folder = _folder(workdir)
-    steps = sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+    try:
+        steps = sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
     if needs_some and not steps:
         raise UserError(
             f"No checkpoint in '{workdir}': it is not the directory of a run, or training has saved none yet."
@@ -277,7 +283,13 @@ def _open(
 ) -> ocp.CheckpointManager:
     logging.getLogger('absl').addFilter(_is_not_of_orbax)
     logging.getLogger('asyncio').addFilter(_is_not_of_a_full_disk)
-    return ocp.CheckpointManager(_folder(workdir), options=options, handler_registry=_handlers())
+    folder = _folder(workdir)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UserError(f"'{folder}' is a file, where the checkpoints of a run should lie. Move it away.")
+    try:
+        return ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
+    except PermissionError as error:
+        raise _unreadable(folder, error) from error
 
 
 def _handlers() -> ocp.handlers.CheckpointHandlerRegistry:
@@ -381,6 +393,19 @@ def _shapes(tree: Tree) -> Tree:
 
 def _folder(workdir: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(workdir).resolve() / FOLDER
+
+
+def _unreadable(folder: pathlib.Path, error: OSError) -> UserError:
+    return UserError(f"Cannot read '{folder}': {error.strerror}. Make it readable for this user.")
+
+
+def _is_about_permission(error: BaseException | None) -> bool:
+    """Whether a file was not read because this user may not: that is no damage, and nothing to put aside."""
+    while error is not None:
+        if isinstance(error, PermissionError) or 'permission denied' in str(error).lower().replace('_', ' '):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _reason(error: Exception) -> str:

@@ -344,7 +344,7 @@ def test_on_a_full_disk_a_save_fails_in_one_line_and_the_older_checkpoint_stays(
     def save_4():
         with (
             pytest.raises(UserError, match='No space left') as caught,
-            run_directory.explaining_a_full_disk(small_disk),
+            run_directory.explaining_a_full_disk(small_disk, 'Make room there.'),
             checkpoints.open_checkpoints(small_disk) as manager,
         ):
             save_state(manager, make_state(4))

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from trees import fill_disk
 
+from draem_jax.errors import UserError
 from draem_jax.training.run_log import RunLog, averages
 
 
@@ -72,6 +73,22 @@ def test_a_line_that_a_crash_cut_short_is_dropped(tmp_path, rest):
         file.write(rest)
     write_log(tmp_path, (30,), first_step=20)
     assert [line['step'] for line in lines(tmp_path)] == [10, 20, 30]
+
+
+@pytest.mark.parametrize('line', [b'\xff\xfe', b'{"step": "5"}', b'{"step": 5, "loss": NaN}', b'9' * 5000])
+def test_a_log_with_lines_that_cannot_be_understood_goes_on_without_them(tmp_path, line):
+    write_log(tmp_path, (10, 20))
+    before = (tmp_path / 'metrics.jsonl').read_bytes()
+    (tmp_path / 'metrics.jsonl').write_bytes(line + b'\n' + before)
+    write_log(tmp_path, (30,), first_step=20)
+    assert (tmp_path / 'metrics.jsonl').read_bytes().startswith(before)
+    assert [line['step'] for line in lines(tmp_path)] == [10, 20, 30]
+
+
+def test_a_log_that_is_a_folder_is_named(tmp_path):
+    (tmp_path / 'metrics.jsonl').mkdir()
+    with pytest.raises(UserError, match=r"metrics\.jsonl': Is a directory"):
+        write_log(tmp_path, (10,))
 
 
 @pytest.mark.parametrize('first_step', [0, 20])

@@ -19,7 +19,7 @@ def parse_steps(text: str) -> tuple[int, int] | None:
     if not text:
         return None
     parts = text.split(',')
-    if len(parts) == 2 and all(part.strip().isdecimal() for part in parts):
+    if len(parts) == 2 and all(part.strip().isdecimal() and len(part) < 20 for part in parts):
         first, last = map(int, parts)
         if 1 <= first <= last:
             return first, last

@@ -16,6 +16,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 from draem_jax import run_directory
+from draem_jax.errors import UserError
 
 
 class RunLog:
@@ -23,7 +24,8 @@ class RunLog:
 
     Args:
         workdir: the run's directory.
-        first_step: the step a resumed run goes on from; lines of later steps are dropped, because those are made again.
+        first_step: the step a resumed run goes on from; lines of later steps are dropped, because those are made again,
+            and so are lines that cannot be understood.
         is_silent: write nothing, because another process writes for all.
     """
 
@@ -32,10 +34,13 @@ class RunLog:
         if is_silent:
             return
         self._path = pathlib.Path(workdir) / 'metrics.jsonl'
-        if self._path.exists():
-            lines = [line for line in self._path.read_text().splitlines() if _step_of(line) <= first_step]
-            run_directory.write_text(self._path, ''.join(line + '\n' for line in lines))
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [line for line in run_directory.read_training_log(workdir) if line['step'] <= first_step]
+        try:
+            if os.path.lexists(self._path):
+                run_directory.write_text(self._path, ''.join(json.dumps(line) + '\n' for line in lines))
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"Cannot write '{self._path}': {error.strerror}.") from error
         # Not a SummaryWriter: its thread dies on a full disk, and then later calls would wait for ever.
         self._board = EventsWriter(str(self._path.with_name('events')))
         # This makes TensorBoard hide what earlier files hold from this step on.
@@ -87,11 +92,3 @@ def describe(values: Mapping[str, Any]) -> str:
 def averages(metrics: Sequence[dict[str, jax.Array]]) -> dict[str, Any]:
     """The mean of each metric over some steps; waits for the devices."""
     return jax.tree.map(lambda *values: np.mean(values), *jax.device_get(metrics))
-
-
-def _step_of(line: str) -> float:
-    """The step of a line of JSON; infinite if a crash cut the line short."""
-    try:
-        return json.loads(line)['step']
-    except (ValueError, KeyError, TypeError):
-        return float('inf')
