@@ -1,5 +1,6 @@
 """Flags and exit codes of the scripts. 0 is done; draem_jax.errors holds the others, each of which prints one line."""
 
+import errno
 import itertools
 import os
 import re
@@ -13,6 +14,7 @@ from ml_collections import config_flags
 
 from commands import config_checks
 from configs import default
+from draem_jax import storage, terminal
 from draem_jax.errors import Preempted, UserError
 
 # TensorFlow reads these when it is imported, and then prints nothing among our own lines. It announces oneDNN at every
@@ -21,6 +23,13 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
 # With this set, TensorFlow imports Keras only when Keras is used. Keras imports scikit-learn and SciPy's statistics.
 os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
+
+
+# What the system says where files are not as they should be, or cannot be reached: it is for the user to mend.
+_OF_FILES = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOTDIR),
+    *(errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+)
 
 
 def define_config_file() -> None:
@@ -64,6 +73,18 @@ def hosts() -> dict[str, Any] | None:
     return {**named, 'heartbeat_timeout_seconds': values.heartbeat_timeout}
 
 
+def folder(flag: str) -> str:
+    """The folder that a flag names, such as 'workdir', with the user's home folder in place of a leading '~'.
+
+    Raises:
+        UserError: it is empty, or not on this machine.
+    """
+    value = flags.FLAGS[flag].value
+    if not value:
+        raise UserError(f'--{flag} is empty: expected a folder.')
+    return storage.local_path(value, f'--{flag}')
+
+
 def changes() -> dict[str, Any]:
     """What the command line changes in the config, as {'section.field': value}."""
     return config_flags.get_override_values(flags.FLAGS['config'])
@@ -82,6 +103,7 @@ def main(
             end as Python does, which waits for the others.
     """
     logging.set_verbosity(logging.WARNING)  # At INFO Orbax prints a line for every file.
+    terminal.make_forgiving()
 
     def guarded(arguments: list[str]) -> int | None:
         if len(arguments) > 1 and not takes_arguments:
@@ -93,8 +115,10 @@ def main(
         except Preempted as reason:
             print(reason)
             return reason.exit_code
-        except Exception:  # A fault of ours: whoever reports it needs the traceback.
-            traceback.print_exc()
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _OF_FILES and error.filename is not None:
+                return _fail(f"{error.strerror}: '{error.filename}'.", leave=leave)
+            traceback.print_exc()  # A fault of ours: whoever reports it needs the traceback.
             leave(1)
 
     app.run(guarded, flags_parser=_parse)
@@ -105,7 +129,7 @@ def _parse(arguments: list[str]) -> list[str]:
         for argument in itertools.takewhile(lambda argument: argument != '--', arguments[1:]):
             if override := re.match(r'--?(?:no)?config\.([^=]*)', argument):
                 config_checks.check_name(override[1])
-        rest = flags.FLAGS(arguments)
+        rest = flags.FLAGS(_last_of_each_tuple(arguments))
         if 'config' in flags.FLAGS:
             hasattr(flags.FLAGS.config, 'dataset')  # The first access reports a missing file: let it be here.
         return rest
@@ -114,6 +138,31 @@ def _parse(arguments: list[str]) -> list[str]:
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
         # ml_collections reports a wrong field, type or file with any of these.
         return _fail(_one_line(error))
+    except (RecursionError, MemoryError):  # From Python's parser, which reads tuples.
+        return _fail('A value on the command line is nested too deeply.')
+
+
+def _last_of_each_tuple(arguments: list[str]) -> list[str]:
+    """The command line with only the last of several values for the same tuple in the config.
+
+    ml_collections would join them; of any other flag that is given twice the last one counts.
+    """
+    known = default.get_config()
+    end = arguments.index('--') if '--' in arguments else len(arguments)
+    kept: list[str] = []
+    seen: set[str] = set()
+    for argument in reversed(arguments[1:end]):
+        match = re.match(r'--?config\.([^.=]+)\.([^.=]+)(=|$)', argument)
+        if match is None or not isinstance(known.get(match[1], {}).get(match[2]), tuple):
+            kept.append(argument)
+            continue
+        path = f'{match[1]}.{match[2]}'
+        if path not in seen:
+            kept.append(argument)
+        elif not match[3] and kept and not kept[-1].startswith('--'):  # Its value, the next word, has been kept.
+            kept.pop()
+        seen.add(path)
+    return [*arguments[:1], *reversed(kept), *arguments[end:]]
 
 
 def _one_line(error: Exception) -> str:
@@ -123,5 +172,5 @@ def _one_line(error: Exception) -> str:
 
 
 def _fail(line: str, exit_code: int = 1, leave: Callable[[int], NoReturn] = sys.exit) -> NoReturn:
-    print(f'Error: {line}', file=sys.stderr)
+    print(f'Error: {terminal.printable(line)}', file=sys.stderr)  # A name of a file may hold a line break.
     leave(exit_code)

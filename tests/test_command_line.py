@@ -1,6 +1,7 @@
 """The scripts from outside: exit codes, and one line on stderr for a mistake."""
 
 import ast
+import os
 import pathlib
 import subprocess
 import sys
@@ -17,8 +18,13 @@ from commands import command_line
 from draem_jax.errors import Diverged, Preempted, UserError
 
 def main():
+    command_line.folder('workdir')
     if flags.FLAGS.workdir == 'wrong':
         raise UserError("'wrong' is no directory.")
+    if flags.FLAGS.workdir == 'two lines':
+        raise UserError("'two\\nlines' is no directory.")
+    if flags.FLAGS.workdir == 'unreadable':
+        raise PermissionError(13, 'Permission denied', '/run/config.json')
     if flags.FLAGS.workdir == 'bug':
         raise RuntimeError('not the fault of the user')
     if flags.FLAGS.workdir == 'preempted':
@@ -69,8 +75,13 @@ def assert_one_line(result, *parts):
         (['--config=configs/__init__.py', '--workdir=run'], ['get_config']),
         (['--config=configs/default.py:papper', '--workdir=run'], ['papper', 'official, paper']),
         ([QUICKSTART, '--workdir=wrong'], ["'wrong' is no directory."]),
+        ([QUICKSTART, '--workdir=two lines'], ["'two?lines' is no directory."]),
+        ([QUICKSTART, '--workdir=unreadable'], ["Permission denied: '/run/config.json'."]),
+        ([QUICKSTART, '--workdir=gs://bucket/run'], ["--workdir='gs://bucket/run': expected a path on this machine"]),
+        ([QUICKSTART, '--workdir='], ['--workdir is empty']),
+        ([QUICKSTART, '--workdir=run', f'--config.optimizer.decay_at={"-" * 9999}1'], ['is nested too deeply']),
     ],
-    ids=lambda value: ' '.join(value) if isinstance(value[0], str) and value[0].startswith('--') else '',
+    ids=lambda value: ' '.join(value)[:200] if isinstance(value[0], str) and value[0].startswith('--') else '',
 )
 def test_a_mistake_is_one_line_and_exit_code_1(arguments, parts):
     result = call('-c', SCRIPT, *arguments)
@@ -82,6 +93,58 @@ def test_flags_reach_the_config():
     for arguments in (['--config.training.batch_size=4'], ['--config.training.batch_size', '4']):
         result = call('-c', SCRIPT, f'{QUICKSTART}:wood', '--workdir=run', *arguments)
         assert (result.returncode, result.stdout, result.stderr) == (0, '4 wood\n', '')
+
+
+TUPLES_SCRIPT = """
+from absl import flags
+from commands import command_line
+def main():
+    config = flags.FLAGS.config
+    print(config.optimizer.decay_at, config.synthesis.operations, config.dataset.root)
+    print(command_line.changes())
+command_line.define_config_{kind}()
+command_line.main(main)
+"""
+
+
+@pytest.mark.parametrize(('kind', 'arguments'), [('file', [QUICKSTART]), ('overrides', [])])
+def test_of_a_tuple_given_twice_the_last_one_counts(kind, arguments):
+    arguments += ['--config.optimizer.decay_at=(0.5,)', '--config.synthesis.operations', "('rotate',)"]
+    arguments += [
+        '--config.dataset.root=a',
+        '-config.optimizer.decay_at',
+        '(0.6,)',
+        '--config.optimizer.decay_at=(0.7,)',
+    ]
+    arguments += ['--config.synthesis.operations', "('invert', 'gamma')", '--config.dataset.root=b']
+    result = call('-c', TUPLES_SCRIPT.format(kind=kind), *arguments)
+    assert (result.returncode, result.stderr) == (0, '')
+    values, changes = result.stdout.splitlines()
+    assert values == "(0.7,) ('invert', 'gamma') b"
+    expected = {'optimizer.decay_at': (0.7,), 'synthesis.operations': ('invert', 'gamma'), 'dataset.root': 'b'}
+    assert ast.literal_eval(changes) == expected
+
+
+def test_a_workdir_may_begin_with_the_home_folder(tmp_path):
+    script = SCRIPT.replace("command_line.folder('workdir')", "print(command_line.folder('workdir'))")
+    environment = {**os.environ, 'HOME': str(tmp_path)}
+    command = [sys.executable, '-c', script, QUICKSTART, '--workdir=~/runs/x']
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, '')
+    assert result.stdout.splitlines()[0] == str(tmp_path / 'runs' / 'x')
+
+
+def test_a_pipe_that_nobody_reads_and_a_narrow_encoding_end_no_script():
+    body = "def main():\n    print('n\u00fc\u4e2d' * 9)\n    [print('line', flush=True) for _ in range(999)]"
+    script = SCRIPT.replace('def main():', f'{body}\n    print("The end.", file=__import__("sys").stderr)')
+    environment = {**os.environ, 'PYTHONIOENCODING': 'cp1252'}
+    command = [sys.executable, '-c', script, QUICKSTART, '--workdir=run']
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline().decode('cp1252') == 'n\u00fc?' * 9 + '\n'
+    process.stdout.close()
+    assert process.stderr.read() == b'The end.\n'
+    process.stderr.close()
+    assert process.wait() == 0
 
 
 def test_arguments_reach_a_script_that_takes_them_wherever_they_stand():

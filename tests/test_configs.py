@@ -117,7 +117,7 @@ def message_of(config):
 
     def check():
         config_checks.check(config)
-        check_options(**config.synthesis)
+        check_options(**config['synthesis'])
 
     with pytest.raises(UserError) as caught:
         check()
@@ -188,6 +188,108 @@ def test_a_value_of_another_type_is_named_with_its_field(path):
     values = load('default').to_dict()
     values[section][field] = 'eight'
     assert path in message_of(ml_collections.ConfigDict(values))
+
+
+FLOATS = [
+    path for path in NUMBERS if isinstance(default.get_config().get(path.split('.')[0])[path.split('.')[1]], float)
+]
+
+
+@pytest.mark.parametrize('path', FLOATS)
+@pytest.mark.parametrize('value', [float('inf'), float('nan'), 10**400])
+def test_a_number_that_is_not_finite_is_refused_everywhere(path, value):
+    section, field = path.split('.')
+    values = load('default').to_dict()
+    values[section][field] = value
+    assert f'{path}={value!r}: expected a finite number' in message_of(values)
+
+
+@pytest.mark.parametrize(
+    ('path', 'value', 'expected'),
+    [
+        ('training.batch_size', 4.0, 'an integer'),
+        ('training.batch_size', True, 'an integer'),
+        ('training.steps', 2**31, 'an integer below 2^31'),
+        ('optimizer.learning_rate', '0.1', 'a number'),
+        ('optimizer.learning_rate', False, 'a number'),
+        ('evaluation.score_window', '5', 'an integer'),
+        ('evaluation.report', 'False', 'True or False'),
+        ('evaluation.report', 0, 'True or False'),
+        ('synthesis.match_grey', 'yes', 'True or False'),
+        ('dataset.root', 5, 'text'),
+        ('dataset.root', None, 'text'),
+        ('dataset.image_size', 64, 'several values'),
+        ('dataset.image_size', [64, 64, 64], 'both multiples of 32'),
+        ('dataset.image_size', [64, '64'], 'an integer in each place'),
+        ('dataset.image_size', [64, True], 'an integer in each place'),
+        ('optimizer.decay_at', [0.5, None], 'a number in each place'),
+        ('optimizer.decay_at', [0.5, float('inf')], 'a finite number in each place'),
+        ('synthesis.opacity', [0.5], 'lowest, highest'),
+        ('synthesis.operations', [['rotate']], 'text in each place'),
+        ('dataset.bit_depth', 8, '9 to 16 bits'),
+        ('dataset.bit_depth', 17, '9 to 16 bits'),
+    ],
+)
+def test_a_value_of_another_kind_is_named_with_what_is_expected(path, value, expected):
+    section, field = path.split('.')
+    values = load('default').to_dict()
+    values[section][field] = value
+    message = message_of(values)
+    assert path in message
+    assert expected in message
+
+
+@pytest.mark.parametrize('bits', [0, 9, 12, 16])
+def test_bit_depths_of_cameras_are_allowed(bits):
+    config = load('default')
+    config.dataset.bit_depth = bits
+    config_checks.check(config)
+
+
+def test_a_list_from_json_counts_as_the_tuple_that_it_was():
+    values = load('default').to_dict()
+    values['dataset']['image_size'], values['optimizer']['decay_at'] = [64, 96], []
+    config_checks.check(values)
+
+
+@pytest.mark.parametrize(
+    ('change', 'part'),
+    [
+        (lambda values: values['evaluation'].update(score_window='5'), "evaluation.score_window='5': expected an int"),
+        (lambda values: values.update(dataset=5), "no section 'dataset'"),
+        (lambda values: values.pop('model'), "no section 'model'"),
+        (lambda values: values.update({'a.b': {}}), 'Unknown section config.a.'),
+        (lambda values: values['loss'].update({'a.b': 1}), 'Unknown field config.loss.a.b'),
+    ],
+)
+def test_a_mistake_in_a_config_file_names_the_file_and_a_flag_mends_a_value(change, part):
+    values = load('default').to_dict()
+    change(values)
+    with pytest.raises(UserError) as caught:
+        config_checks.config_of_run(
+            {k: v for k, v in values.items() if k != 'dataset' or v != 5}, {}, 'run/config.json'
+        )
+    assert "'run/config.json'" in str(caught.value)
+    assert part in str(caught.value)
+    if 'score_window' in part:
+        changed = config_checks.config_of_run(values, {'evaluation.score_window': 7}, 'run/config.json')
+        assert changed.evaluation.score_window == 7
+        with pytest.raises(UserError, match=r'^--config\.evaluation\.score_window=4'):
+            config_checks.config_of_run(values, {'evaluation.score_window': 4}, 'run/config.json')
+
+
+def test_paths_of_a_config_may_begin_with_the_home_folder(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/someone')
+    values = load('default').to_dict()
+    values['dataset'].update(root='~/parts', texture_root='~/dtd', cache_folder='~/cache')
+    values['training']['warm_start'] = '~/runs/old'
+    config = config_checks.config_of_run(values, {})
+    assert (config.dataset.root, config.dataset.texture_root) == ('/home/someone/parts', '/home/someone/dtd')
+    assert (config.dataset.cache_folder, config.training.warm_start) == (
+        '/home/someone/cache',
+        '/home/someone/runs/old',
+    )
+    assert config_checks.config_of_run(values, {'dataset.root': 'gs://b/~/x'}).dataset.root == 'gs://b/~/x'
 
 
 def test_an_unknown_field_is_named_with_those_that_exist():
