@@ -181,7 +181,7 @@ def make_evaluate(workdir: Workdir, changes: Changes | None = None) -> Callable[
         are several processes, only the main one gets it; the others help to predict and get an empty dict.
     """
     own_config = run_directory.read_config(workdir)
-    config = config_checks.config_of_run(own_config, changes or {})
+    config = config_checks.config_of_run(own_config, changes or {}, f'{workdir}/config.json')
     dataset, options = config.dataset, config.evaluation
     processes.check_connected()
     devices.check_batch_size(options.batch_size, 'evaluation.batch_size')

@@ -11,6 +11,7 @@ takes part; elsewhere say it with --coordinator, --process_count and --process_i
 Exit codes: 0 done; 1 a mistake that the user can mend; 42 asked to stop and saved, start again to go on; 3 diverged.
 """
 
+import contextlib
 import functools
 import itertools
 import math
@@ -24,12 +25,13 @@ import orbax.checkpoint as ocp
 from absl import flags
 from ml_collections import ConfigDict
 
-from commands import command_line, config_checks
+from commands import advice, command_line, config_checks
 from configs import default
 from data import inputs, pipeline
+from data.anomaly_check import check_anomalies
 from data.banks import Bank
 from data.synthesis.options import check_options
-from draem_jax import checkpoints, devices, memory, preemption, processes, run_directory
+from draem_jax import checkpoints, devices, memory, preemption, processes, run_directory, run_lock
 from draem_jax.detection import calibration, detector
 from draem_jax.errors import Diverged, Preempted
 from draem_jax.evaluation import validation
@@ -48,6 +50,7 @@ _VALIDATION_SEED = 2**31 - 1  # All runs validate on the same examples. No train
 
 
 def main() -> None:
+    workdir = command_line.folder('workdir')
     profile_steps = profiling.parse_steps(flags.FLAGS.profile_steps)
     if flags.FLAGS.deterministic:
         devices.make_deterministic()
@@ -56,7 +59,7 @@ def main() -> None:
         processes.connect(**hosts)
     with processes.explaining_lost_processes():
         try:
-            train(flags.FLAGS.config, flags.FLAGS.workdir, profile_steps)
+            train(flags.FLAGS.config, workdir, profile_steps)
         except Diverged:  # All processes see it at the same step. One that left before the others would end them.
             processes.meet('divergence')
             raise
@@ -77,29 +80,40 @@ def train(config: ConfigDict, workdir: str, profile_steps: tuple[int, int] | Non
         Preempted: a signal asked to stop; a checkpoint of the last step made is on disk.
     """
     check(config)
-    devices.cache_compilations()
-    processes.print_once(f'Training on {devices.describe()}.')
-    settings = config.to_dict(), default.get_config().to_dict()
-    run_directory.start(workdir, *settings, writes=False)  # What is wrong with --workdir shows before images are read.
-    processes.check_shared_folder(workdir, '--workdir')
+    config = config_checks.expand_home(config)
+    with run_lock.hold(workdir) if processes.is_main() else contextlib.nullcontext():
+        devices.cache_compilations()
+        processes.print_once(f'Training on {devices.describe()}.')
+        settings = config.to_dict(), default.get_config().to_dict()
+        run_directory.start(workdir, *settings, writes=False)  # Its mistakes show before images are read.
+        processes.check_shared_folder(workdir, '--workdir')
+        loaded = load_inputs(config, workdir)
+        epoch_steps = math.ceil(len(loaded.normals) / config.training.batch_size)
+        total_steps = config.training.steps or config.training.epochs * epoch_steps
+        processes.print_once(f'{loaded} {total_steps} steps.')
+        for warning in loaded.warnings:
+            processes.print_once(f'Note: {warning}')
+        check_anomalies(loaded.normals, loaded.textures, seed=config.training.seed, **config.synthesis)
+        with run_directory.explaining_a_full_disk(workdir, advice.on_disk(config)):
+            if processes.is_main():
+                run_directory.start(workdir, *settings)
+                run_directory.write_held_out(workdir, loaded.held_out_names)
+            with memory.explaining_full_memory(advice.on_memory(config)):
+                last_step, has_trained = run_steps(config, workdir, loaded, total_steps, profile_steps)
+                if has_trained or not run_directory.is_finished(workdir):
+                    calibrate(config, workdir, last_step, loaded.held_out)
+                    if processes.is_main():
+                        run_directory.write_finished(workdir, last_step)
+    processes.print_once(f'Done: step {last_step}. Next: python evaluate.py --workdir={workdir}')
+
+
+def load_inputs(config: ConfigDict, workdir: str) -> inputs.Inputs:
+    """Reads images and textures; all processes see the same, and a run keeps to the images that it has held out."""
     compare = check_same_files if processes.process_count() > 1 else None  # It takes a list of all files.
     loaded = inputs.load(**config.dataset, pinned=run_directory.held_out(workdir), before_reading=compare)
+    run_directory.check_held_out(workdir, loaded.held_out_names)
     processes.check_same(str(loaded), str(loaded), 'Which of their files can be read?')
-    epoch_steps = math.ceil(len(loaded.normals) / config.training.batch_size)
-    total_steps = config.training.steps or config.training.epochs * epoch_steps
-    processes.print_once(f'{loaded} {total_steps} steps.')
-    for warning in loaded.warnings:
-        processes.print_once(f'Note: {warning}')
-    if processes.is_main():
-        run_directory.start(workdir, *settings)
-        run_directory.write_held_out(workdir, loaded.held_out_names)
-    with run_directory.explaining_a_full_disk(workdir), memory.explaining_full_memory(advise_on_memory(config)):
-        last_step, has_trained = run_steps(config, workdir, loaded, total_steps, profile_steps)
-        if has_trained or not run_directory.is_finished(workdir):
-            calibrate(config, workdir, last_step, loaded.held_out)
-            if processes.is_main():
-                run_directory.write_finished(workdir, last_step)
-    processes.print_once(f'Done: step {last_step}. Next: python evaluate.py --workdir={workdir}')
+    return loaded
 
 
 def run_steps(
@@ -204,16 +218,6 @@ def calibrate(config: ConfigDict, workdir: str, step: int, held_out: Bank) -> No
             pixel_target_fpr=options.pixel_target_fpr,
         )
     processes.print_once(calibration.describe(calibrated))
-
-
-def advise_on_memory(config: ConfigDict) -> str:
-    """What to change where a device's memory is full."""
-    training, (height, width) = config.training, config.dataset.image_size
-    return (
-        f'What takes less: a smaller --config.training.batch_size ({training.batch_size} now), a larger '
-        f'--config.training.accumulation_slices ({training.accumulation_slices} now), --config.model.remat=True '
-        f'({config.model.remat} now), a smaller --config.dataset.image_size ({height} x {width} now).'
-    )
 
 
 def check_same_files(names: Sequence[str]) -> None:

@@ -1,6 +1,9 @@
 """Every mistake in the input is one clear line, and is noticed before anything is compiled."""
 
+import json
+import os
 import shutil
+import socket
 
 import pytest
 from trees import draw_textures, draw_tree, write_image, write_mask
@@ -8,7 +11,7 @@ from trees import draw_textures, draw_tree, write_image, write_mask
 import evaluate
 import train
 from configs import folder
-from draem_jax import checkpoints, devices, run_directory
+from draem_jax import checkpoints, devices, run_directory, run_lock
 from draem_jax.errors import UserError
 from draem_jax.model import networks
 from draem_jax.training.optimizer import make_optimizer, make_schedule
@@ -215,6 +218,71 @@ def test_more_held_out_than_there_is(config, tmp_path):
     message = message_of_training(config, tmp_path)
     assert '--config.dataset.validation_fraction=0.99' in message
     assert '8 images' in message
+
+
+def test_settings_with_which_no_anomaly_can_be_seen(config, tmp_path):
+    config.synthesis.foreground_threshold = 200
+    assert '--config.synthesis.foreground_threshold=200' in message_of_training(config, tmp_path)
+
+
+def test_a_training_without_anomalies(config, tmp_path):
+    config.synthesis.anomaly_probability = 0.0
+    assert '--config.synthesis.anomaly_probability=0.0' in message_of_training(config, tmp_path)
+
+
+def test_without_a_cache_an_unreadable_image_is_still_named(config, tmp_path):
+    config.dataset.cache = 'none'
+    for path in (tmp_path / 'images' / 'train' / 'good').iterdir():
+        damage(path)
+    assert '/train/good/' in message_of_training(config, tmp_path)
+
+
+def test_training_where_another_training_is_under_way(config, tmp_path):
+    with run_lock.hold(tmp_path / 'new_run'):
+        message = message_of(train.train, config, str(tmp_path / 'new_run'))
+        assert [path.name for path in (tmp_path / 'new_run').iterdir()] == [run_lock.FILE]
+    assert f"'{tmp_path / 'new_run'}': process {os.getpid()} on {socket.gethostname()}" in message
+
+
+def test_training_into_a_file(config, tmp_path):
+    (tmp_path / 'photo').write_text('a file')
+    for workdir in (tmp_path / 'photo', tmp_path / 'photo' / 'run'):
+        assert f"'{tmp_path / 'photo'}' is a file" in message_of(train.train, config, str(workdir))
+        message = message_of(evaluate.evaluate_checkpoint, str(workdir))
+        assert 'not the directory of a run' in message
+    assert (tmp_path / 'photo').read_text() == 'a file'
+
+
+@pytest.mark.parametrize('text', ['[]', '{"": {"validation": []}}', '{"screw": {"validation": [], "test": []}}'])
+def test_going_on_with_a_damaged_held_out_file(config, workdir, text):
+    (workdir / 'held_out.json').write_text(text)
+    assert 'held_out.json' in message_of(train.train, config, str(workdir))
+    assert (workdir / 'held_out.json').read_text() == text
+
+
+@pytest.mark.parametrize(
+    ('section', 'field', 'value'), [('evaluation', 'score_window', '5'), ('dataset', 'image_size', 5)]
+)
+def test_evaluating_with_a_damaged_config_file(workdir, section, field, value):
+    values = json.loads((workdir / 'config.json').read_text())
+    values[section][field] = value
+    (workdir / 'config.json').write_text(json.dumps(values))
+    message = message_of(evaluate.evaluate_checkpoint, str(workdir))
+    assert f"'{workdir / 'config.json'}' has {section}.{field}={value!r}" in message
+
+
+def test_checkpoints_that_are_a_file_or_may_not_be_read(config, workdir, monkeypatch):
+    def refuse(folder):  # Root may read everything.
+        raise PermissionError(13, 'Permission denied', str(folder))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.ocp.utils, 'checkpoint_steps', refuse)
+        message = message_of(evaluate.evaluate_checkpoint, str(workdir))
+    assert f"Cannot read '{workdir / 'checkpoints'}': Permission denied" in message
+    shutil.rmtree(workdir / 'checkpoints')
+    (workdir / 'checkpoints').write_text('a file')
+    assert f"'{workdir / 'checkpoints'}' is a file" in message_of(train.train, config, str(workdir))
+    assert 'No checkpoint' in message_of(evaluate.evaluate_checkpoint, str(workdir))
 
 
 @pytest.mark.parametrize('exists', [True, False])
