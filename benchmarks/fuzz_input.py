@@ -16,9 +16,8 @@ _FOLDERS = (
 _ENDINGS = '.png .PNG .jpg .jpeg .bmp .tif .webp .gif .jfif .txt .json .png.png'
 # Values of flags, few of which belong anywhere.
 _NUMBERS = '0 -1 1 2 3 7 32 33 0.5 1.0 1e-9 1e400 1e308 nan inf -inf -0 111111111111111111111111111111'
-_LITERALS = "None True false null (1,2) (32,) () [1] [] (0.5,) (0.9,0.1) ('a',) {} 'x' = a=1 seed=1 "
-    'normal=x a,b 0.5,0.5'
-_TEXTS = 'auto folder simulated ü ~ ~nobody/x /dev/null /proc . .. / http://x/y gs: s3://b/c %s {0} $HOME * [ --'
+_LITERALS = "None True false null (1,2) (32,) () [1] [] (0.5,) (0.9,0.1) ('a',) {} 'x' = a=1 seed=1 a,b 0.5,0.5"
+_TEXTS = 'normal=x auto folder ü ~ ~nobody/x /dev/null /proc . .. / http://x/y gs: s3://b/c %s {0} $HOME * [ --'
 VALUES = ['', ' ', '\udcff', 'x' * 300, 'x/' * 50, *f'{_NUMBERS} {_LITERALS} {_TEXTS}'.split()]
 
 
