@@ -32,8 +32,8 @@ def write_curve(workdir: str | os.PathLike[str]) -> pathlib.Path:
             lines.append(_read_line(path))
         except (OSError, ValueError, RecursionError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or error
-            step = path.parent.name
-            print(f"The curve leaves out '{path}': {reason}. evaluate.py --step={step} makes it anew.", file=sys.stderr)
+            advice = f'Delete it, or make it anew with evaluate.py --step={path.parent.name}.'
+            print(f"The curve leaves out '{path}': {reason}. {advice}", file=sys.stderr)
     lines.sort(key=lambda line: line['step'])
     results.write_csv(folder / 'curve.csv', lines, columns=('step', *results.METRICS))
     template = templating.environment().get_template('charts.svg')
