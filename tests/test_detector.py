@@ -156,6 +156,14 @@ def test_a_calibration_of_other_circumstances_is_not_used(calibrated, name, valu
     assert f'calibration.json is for {name} {value}, not ' in detect.calibration_note
 
 
+def test_a_calibration_that_is_to_be_replaced_is_not_read(calibrated):
+    (calibrated / 'calibration.json').write_text('{')
+    with pytest.raises(UserError, match='is not a calibration'):
+        draem_jax.load(calibrated)
+    detect = draem_jax.load(calibrated, calibrated=False)
+    assert (detect.threshold, detect.calibration_note) == (None, 'Uncalibrated: calibration.json was not read.')
+
+
 def test_tiles_are_looked_at_one_by_one_and_blended(run):
     image = photo(50, 70)
     whole = draem_jax.load(run)

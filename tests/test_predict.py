@@ -317,6 +317,14 @@ def test_rows_are_whole_and_the_same_in_both_tables_when_the_disk_is_full(small_
     assert all((one['file'], one['boxes']) == (row['file'], row['boxes']) for one in rows)
 
 
+def test_names_in_other_encodings_come_out_byte_for_byte(tmp_path):
+    name = os.fsdecode(b'r\xe9sultat.png')  # Latin-1
+    with predictions.Tables(tmp_path) as tables:
+        tables.add({'file': name, 'error': f'{name} is damaged.'})
+    assert b'r\xe9sultat.png,' in (tmp_path / 'predictions.csv').read_bytes()
+    assert json.loads((tmp_path / 'predictions.jsonl').read_text('ascii'))['file'] == name
+
+
 @pytest.mark.parametrize('maps', ['png16', 'npy'])
 def test_a_full_disk_is_one_line_and_leaves_no_half_of_a_picture(run, tmp_path, small_disk, maps):
     path = write(tmp_path / 'a.png', photo(300, 300))
@@ -495,8 +503,9 @@ def test_calibrating_a_run_that_may_not_be_written_to_is_refused_at_once(run, tm
         calibrate.calibrate(str(run), str(tmp_path))
 
 
-def test_calibrating_finds_home(tmp_path, monkeypatch):
+def test_calibrating_finds_home_and_replaces_a_damaged_file(tmp_path, monkeypatch):
     workdir = write_run(tmp_path / 'run')
+    (workdir / 'calibration.json').write_text('{')
     write(tmp_path / 'good' / '0.png', photo(32, 32))
     monkeypatch.setenv('HOME', str(tmp_path))
     calibrate.calibrate('~/run', '~/good')

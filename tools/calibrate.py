@@ -84,7 +84,7 @@ def calibrate(
             file=sys.stderr,
         )
     devices.cache_compilations()
-    trained = detector.load(workdir, step, tile=tile, batch_size=batch_size)
+    trained = detector.load(workdir, step, tile=tile, batch_size=batch_size, calibrated=False)
     progress = tqdm(paths, unit='image', leave=False, disable=None, dynamic_ncols=True)
     source = f"{len(paths)} images in '{normals}'"
     read = functools.partial(images.read_image, bit_depth=trained.bit_depth)

@@ -167,8 +167,8 @@ def read(workdir: str | os.PathLike[str]) -> Calibration | None:
         return None
     except OSError as error:
         raise UserError(
-            f"'{path}' is not a calibration that can be read: {error.strerror or error}. Make it a readable file, or "
-            'write it anew with tools/calibrate.py.'
+            f"'{path}' is not a calibration that can be read: {error.strerror or error}. Make it "
+            'readable, delete it, or write it anew with tools/calibrate.py.'
         ) from error
     except (ValueError, RecursionError) as error:
         raise _no_calibration(path, 'it is not JSON') from error

@@ -51,6 +51,7 @@ def load(
     pixel_threshold: float | None = None,
     tile: int = 0,
     batch_size: int | None = None,
+    calibrated: bool = True,
 ) -> 'Detector':
     """Opens a trained run to look at images with it.
 
@@ -80,6 +81,7 @@ def load(
             networks trained on images of that scale. Where the network is not square, `tile` is the tile's height.
         batch_size: images (or tiles) per step over all devices, rounded up to a multiple of the devices. By default one
             per device on a CPU, where more at once gains nothing, and elsewhere the `evaluation.batch_size` of the run.
+        calibrated: False leaves calibration.json unread, because it is about to be written anew: it may be damaged.
 
     Raises:
         UserError: an argument is out of range, and nothing is read; there is no run, no checkpoint or not this step; or
@@ -92,7 +94,8 @@ def load(
     settings = run_settings.read(run)
     model, image_size = networks.make_model(**settings.model), settings.image_size
     # Now, because what is missing or damaged should show before the program is compiled.
-    calibration.read(run)
+    if calibrated:
+        calibration.read(run)
     checkpoints.check_step(run, step)
     if batch_size is None:
         batch_size = 1 if devices.on_cpu() else settings.batch_size
@@ -115,14 +118,16 @@ def load(
         batch_size=batch_size,
         threshold=None if threshold is None else float(threshold),
         pixel_threshold=None if pixel_threshold is None else float(pixel_threshold),
-        calibration_note='',
+        calibration_note='Uncalibrated: calibration.json was not read.',
     )
-    calibrated, note = calibration.find(run, **detector.settings())
+    if not calibrated:
+        return detector
+    found, note = calibration.find(run, **detector.settings())
     levels: dict[str, Any] = {}
-    if calibrated is not None and threshold is None:
-        levels['threshold'] = calibrated['image']['threshold']
-    if calibrated is not None and pixel_threshold is None:
-        levels['pixel_threshold'] = calibrated['pixel']['threshold']
+    if found is not None and threshold is None:
+        levels['threshold'] = found['image']['threshold']
+    if found is not None and pixel_threshold is None:
+        levels['pixel_threshold'] = found['pixel']['threshold']
     return dataclasses.replace(detector, calibration_note=note, **levels)
 
 
