@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
+from data import prepared
 from data.sets.in_place import NORMAL, InPlaceBuilder, Record
 from draem_jax import images
 from draem_jax.errors import UserError
@@ -138,7 +139,7 @@ def _examine_split(
         finally:
             pool.shutdown(cancel_futures=True)
         return
-    for example in builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator():
+    for example in prepared.read(builder, split):
         # A builder of ours drew or prepared this one: TFDS wrote its files, and its masks fit.
         is_defective = bool(example['label'])
         yield _Example(
