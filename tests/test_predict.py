@@ -385,9 +385,8 @@ def test_values_of_16_bits_are_read_as_the_run_says(tmp_path):
     eight, twelve, sixteen = rows_of(tmp_path / 'out')
     assert eight['score'] == pytest.approx(twelve['score'], rel=1e-6)
     assert '5000' in sixteen['error']
-    for path in paths[:2]:
-        (tmp_path / 'good').mkdir(exist_ok=True)
-        os.replace(path, tmp_path / 'good' / os.path.basename(path))
+    (tmp_path / 'good').mkdir()
+    (tmp_path / '12.png').rename(tmp_path / 'good' / '12.png')
     calibrated = calibrate.calibrate(str(workdir), str(tmp_path / 'good'))
     assert calibrated['image']['threshold'] == pytest.approx(eight['score'], rel=1e-5)
     assert json.loads((workdir / 'calibration.json').read_text())['bit_depth'] == 12
