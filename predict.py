@@ -19,7 +19,7 @@ from absl import flags
 from tqdm import tqdm
 
 from commands import command_line
-from draem_jax import devices, images, memory, preemption, run_directory, storage, terminal
+from draem_jax import devices, images, memory, preemption, run_directory, storage
 from draem_jax.detection import detector, predictions
 from draem_jax.detection.inputs import list_inputs
 from draem_jax.errors import Preempted, UserError
@@ -27,7 +27,6 @@ from draem_jax.terminal import printable
 
 
 def main(arguments: list[str]) -> int:
-    terminal.make_forgiving()
     values = flags.FLAGS
     with memory.explaining_full_memory('A smaller --batch_size takes less of it.'):
         return predict(

@@ -19,13 +19,12 @@ from tqdm import tqdm
 
 from commands import command_line
 from configs import default
-from draem_jax import devices, images, run_directory, storage, terminal
+from draem_jax import devices, images, run_directory, storage
 from draem_jax.detection import calibration, detector
 from draem_jax.errors import UserError
 
 
 def main() -> None:
-    terminal.make_forgiving()
     values = flags.FLAGS
     calibrate(
         values.workdir,
