@@ -33,21 +33,25 @@ from commands.cell_process import Outcome, describe
 from commands.cells import Cell, CellJob, list_cells, read_last_results
 from commands.local_launcher import run_locally, slots
 from commands.slurm_launcher import run_on_cluster
+from draem_jax import run_directory
 from draem_jax.errors import Preempted, UserError
 
 _SCRIPTS = pathlib.Path(__file__).resolve().parent
 
 
 def main() -> int:
-    options = flags.FLAGS
+    options, workdir = flags.FLAGS, command_line.folder('workdir')
     config_checks.check(options.config)
+    config = config_checks.expand_home(options.config)
     arguments = [f'--config={command_line.config_file()}']
     arguments += [f'--config.{field}={value}' for field, value in command_line.changes().items()]
-    cell_jobs = plan(options.config, options.workdir, options.categories, options.seeds, arguments)
-    if options.launcher == 'slurm':
-        parameters = slurm_parameters(options)
-        return run_cells(cell_jobs, options.workdir, lambda rest: run_on_cluster(rest, options.workdir, parameters))
-    return run_cells(cell_jobs, options.workdir, lambda rest: run_locally(rest, slots(options.devices_per_run)))
+    cell_jobs = plan(config, workdir, options.categories, options.seeds, arguments)
+    advice = 'Make room there and start again with the same flags: what is finished is skipped.'
+    with run_directory.explaining_a_full_disk(workdir, advice):
+        if options.launcher == 'slurm':
+            parameters = slurm_parameters(options)
+            return run_cells(cell_jobs, workdir, lambda rest: run_on_cluster(rest, workdir, parameters))
+        return run_cells(cell_jobs, workdir, lambda rest: run_locally(rest, slots(options.devices_per_run)))
 
 
 def run_cells(
@@ -90,11 +94,17 @@ def run_cells(
 
 
 def write_table(workdir: str | os.PathLike[str], left_out: Sequence[CellJob] = ()) -> None:
-    """Writes and prints the table of all finished cells in a sweep's folder, where there are any."""
+    """Writes and prints the table of all finished cells in a sweep's folder, where there are any.
+
+    Cells whose files cannot be read are named.
+    """
     evaluated = []
     for cell in list_cells(workdir):
-        if (record := read_last_results(cell)) is not None:
-            evaluated.append((cell, record))
+        try:
+            if (record := read_last_results(cell)) is not None:
+                evaluated.append((cell, record))
+        except UserError as error:
+            print(f'Error: {cell.category}, seed {cell.seed}, is not in the table: {error}', file=sys.stderr)
     if evaluated:
         rows = sweep_table.collect(evaluated)
         note = f'Left out, for they are not finished: {"; ".join(map(str, left_out))}.' if left_out else None
@@ -149,7 +159,7 @@ def parse_seeds(training: ConfigDict, text: str | None) -> list[int]:
     if text is None:
         return [training.seed]
     parts = [part.strip() for part in text.split(',')]
-    if not all(part.isdecimal() for part in parts):
+    if not all(part.isdecimal() and len(part) < 20 for part in parts):
         raise UserError(f"--seeds='{text}': expected whole numbers with commas between, such as 0,1,2.")
     return list(dict.fromkeys(map(int, parts)))
 

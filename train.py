@@ -211,7 +211,7 @@ def calibrate(config: ConfigDict, workdir: str, step: int, held_out: Bank) -> No
     with memory.explaining_full_memory(_SMALLER_EVALUATION):
         calibrated = calibration.calibrate_run(
             workdir,
-            detector.load(workdir, step, batch_size=options.batch_size),
+            detector.load(workdir, step, batch_size=options.batch_size, calibrated=False),
             iter(held_out),
             source='held-out normal images of the training split',
             target_fpr=options.target_fpr,

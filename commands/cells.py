@@ -1,13 +1,14 @@
 """The cells of a sweep: one run for each category and seed, in `<workdir>/<category>/seed_<n>/`."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from commands import evaluation_records
 from draem_jax import run_directory
+from draem_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,16 +30,14 @@ def list_cells(workdir: str | os.PathLike[str]) -> list[Cell]:
     return sorted(cells, key=lambda cell: (cell.category, cell.seed))
 
 
-def read_results(cell: Cell, step: int) -> dict[str, Any] | None:
-    """What the results.json of a cell's checkpoint holds, or None while it has not been evaluated."""
-    path = run_directory.evaluation_folder(cell.workdir, step) / 'results.json'
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
 def read_last_results(cell: Cell) -> dict[str, Any] | None:
-    """What the results.json of a cell's last checkpoint holds, or None until training and evaluation have ended."""
+    """The results of a cell's last checkpoint by its own config, or None until training and evaluation have ended.
+
+    Raises:
+        UserError: a file of the run cannot be read.
+    """
     step = run_directory.finished_step(cell.workdir)
-    return None if step is None else read_results(cell, step)
+    return None if step is None else evaluation_records.read_matching(cell.workdir, step)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,11 +68,17 @@ class CellJob:
         With another config train.py decides: it goes on to another length, refuses other values, or has nothing to do.
         """
         workdir = self.cell.workdir
-        return run_directory.finished_step(workdir) is not None and run_directory.read_config(workdir) == self.config
+        try:
+            return run_directory.is_finished(workdir) and run_directory.read_config(workdir) == self.config
+        except UserError:  # train.py says what is wrong with a file of its run.
+            return False
 
     def is_evaluated(self) -> bool:
         """Whether its last checkpoint has been evaluated in the way that is asked for now."""
-        results = read_last_results(self.cell)
+        try:
+            results = read_last_results(self.cell)
+        except UserError:
+            return False
         return results is not None and results.get('options') == self.config['evaluation']
 
     def is_finished(self) -> bool:

@@ -97,8 +97,12 @@ def _percent(row: Row, name: str) -> str:
     return text + (f' ({100 * row["published"][name]:.1f})' if name in row['published'] else '')
 
 
-def write(workdir: str | os.PathLike[str], rows: list[Row], note: str | None = None) -> None:
-    """Writes table.csv and table.md, with the note, to the sweep's folder."""
+def write(workdir: str | os.PathLike[str], rows: list[Row], note: str | None = None, *, tag: str = '') -> pathlib.Path:
+    """Writes table.csv and table.md, with the note, to the sweep's folder; returns the path of the latter.
+
+    A tag makes them table_<tag>.csv and .md: it says in which way the results differ from those that the runs' own
+    configs ask for.
+    """
     flat = [
         {
             **{name: value for name, value in row.items() if name != 'published'},
@@ -106,5 +110,7 @@ def write(workdir: str | os.PathLike[str], rows: list[Row], note: str | None = N
         }
         for row in rows
     ]
-    results.write_csv(pathlib.Path(workdir) / 'table.csv', flat)
-    run_directory.write_text(pathlib.Path(workdir) / 'table.md', markdown(rows, note))
+    path = pathlib.Path(workdir) / f'table{tag and "_"}{tag}.md'
+    results.write_csv(path.with_name(f'{path.stem}.csv'), flat)
+    run_directory.write_text(path, markdown(rows, note))
+    return path

@@ -257,7 +257,7 @@ def test_a_folder_of_good_images_alone_is_tested_on_some_of_them(config, run, tm
     flat = tmp_path / 'flat'
     shutil.copytree(pathlib.Path(config.dataset.root) / 'train' / 'good', flat)
     # The networks of the other run: only where the test comes from is of interest here.
-    shutil.copytree(run, tmp_path / 'run')
+    shutil.copytree(run, tmp_path / 'run', ignore=shutil.ignore_patterns('evaluation'))
     config = config.copy_and_resolve_references()
     config.dataset.root = str(flat)
     (tmp_path / 'run' / 'config.json').write_text(json.dumps({'schema': run_directory.SCHEMA, **config.to_dict()}))

@@ -9,7 +9,7 @@ import pytest
 import evaluate
 from draem_jax import checkpoints, images, pictures, run_directory
 from draem_jax.errors import UserError
-from draem_jax.evaluation import curve, pixel_ranking, strips
+from draem_jax.evaluation import pixel_ranking, strips
 from draem_jax.evaluation.evaluate import defective_pixels, predict_split, write_evaluation
 
 SIZE = 32
@@ -116,13 +116,14 @@ def test_half_and_full_mask_rules_differ_on_the_rim_only():
 class FakeRun:
     """Stands for a training elsewhere: it says what is on disk at each look, and remembers what was evaluated."""
 
-    def __init__(self, monkeypatch, looks, unreadable=()):
-        self.looks, self.unreadable, self.evaluated = list(looks), unreadable, []
+    def __init__(self, monkeypatch, looks, unreadable=(), damaged=()):
+        self.looks, self.unreadable, self.damaged, self.evaluated = list(looks), unreadable, damaged, []
         monkeypatch.setattr(run_directory, 'finished_step', lambda workdir: self.looks[0][0])
         monkeypatch.setattr(checkpoints, 'list_steps', lambda workdir, **options: self.looks[0][1])
         monkeypatch.setattr(evaluate, 'make_evaluate', lambda *arguments: self.evaluate)
         monkeypatch.setattr(evaluate.time, 'sleep', lambda seconds: self.next_look())
-        monkeypatch.setattr(curve, 'write_curve', lambda workdir: None)
+        monkeypatch.setattr(evaluate, 'write_curve', lambda folder, record: self.curves.append(record['step']))
+        self.curves = []
 
     def next_look(self):
         self.looks = self.looks[1:]
@@ -131,13 +132,16 @@ class FakeRun:
         if step in self.unreadable:
             self.next_look()
             raise UserError(f'No checkpoint of step {step}.')
+        if step in self.damaged:
+            raise checkpoints.DamagedCheckpointError(f'The checkpoint of step {step} is damaged.')
         self.evaluated.append(step)
+        return {'step': step}
 
 
 def test_watching_takes_every_checkpoint_once_and_ends_with_the_last(monkeypatch):
     run = FakeRun(monkeypatch, [(None, []), (None, [10]), (None, [10, 20]), (None, [10, 20]), (30, [20, 30])])
-    evaluate.watch('run', every_seconds=0)
-    assert run.evaluated == [10, 20, 30]
+    assert evaluate.watch('run', every_seconds=0) == 0
+    assert run.evaluated == run.curves == [10, 20, 30]
 
 
 def test_watching_passes_over_what_the_training_removed_meanwhile(monkeypatch, capsys):
@@ -145,6 +149,20 @@ def test_watching_passes_over_what_the_training_removed_meanwhile(monkeypatch, c
     evaluate.watch('run')
     assert run.evaluated == [20, 30]
     assert 'step 10 was removed' in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_is_named_and_the_others_are_evaluated(monkeypatch, capsys):
+    run = FakeRun(monkeypatch, [(None, [10, 20]), (30, [20, 30])], damaged=[20])
+    assert evaluate.watch('run', every_seconds=0) == 1
+    assert run.evaluated == run.curves == [10, 30]
+    run = FakeRun(monkeypatch, [(30, [10, 20, 30])], damaged=[10, 30])
+    assert evaluate.evaluate_all('run') == 1
+    assert (run.evaluated, run.curves) == ([20], [20])
+    error = 'Error: The checkpoint of step {} is damaged. The others are evaluated.'
+    assert capsys.readouterr().err.splitlines() == [error.format(step) for step in (20, 10, 30)]
+    run = FakeRun(monkeypatch, [(30, [10])], damaged=[10])
+    assert evaluate.evaluate_all('run') == 1
+    assert run.curves == []
 
 
 def test_watching_stops_at_a_mistake(monkeypatch):

@@ -5,7 +5,9 @@ import pathlib
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from configs import folder
 from draem_jax import checkpoints, run_directory
@@ -20,6 +22,7 @@ class OneBlock(nn.Module):
     """Stands in for the networks in a training: one block of them, which compiles in a moment."""
 
     axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
