@@ -90,6 +90,8 @@ def read_json(path: str | os.PathLike[str], advice: str) -> Any:
         return json.loads(pathlib.Path(path).read_text(encoding='utf-8', errors='surrogateescape'))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+    except PermissionError as error:
+        raise UserError(f"Cannot read '{path}': {error.strerror}. Make it readable for this user.") from error
     except OSError as error:
         raise UserError(f"Cannot read '{path}': {error.strerror}. {advice}") from error
     except (ValueError, RecursionError) as error:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tiny_run import OneBlock
 from tiny_training import STEPS, draw_data_set, tiny_config
+from trees import fill_disk
 
 import draem_jax
 import evaluate
@@ -134,6 +135,41 @@ def test_all_checkpoints_give_a_curve(run):
     results = json.loads((run / 'evaluation' / '2' / 'results.json').read_text())
     assert float(lines[0]['pixel_auroc']) == results['metrics']['pixel_auroc']
     assert (run / 'evaluation' / '2' / 'report' / 'index.html').is_file()
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_results_may_go_to_another_folder_and_the_run_stays_as_it_is(run, tmp_path):
+    before = contents(run)
+    assert evaluate.evaluate_all(str(run), out=str(tmp_path)) == 0
+    assert contents(run) == before
+    with (tmp_path / 'evaluation' / 'curve.csv').open() as file:
+        assert [int(line['step']) for line in csv.DictReader(file)] == [2, STEPS]
+    assert (tmp_path / 'evaluation' / str(STEPS) / 'report' / 'index.html').is_file()
+
+
+def test_an_evaluation_with_other_settings_replaces_nothing(run, capsys):
+    folder = run / 'evaluation' / str(STEPS)
+    before = contents(folder)
+    found = evaluate.evaluate_checkpoint(str(run), changes={'dataset.image_size': (64, 64)})
+    assert contents(folder) == before
+    own_folder = run / 'evaluation' / f'{STEPS}_image_size=64x64'
+    assert json.loads((own_folder / 'results.json').read_text()) == found
+    assert found['calibration']['image'] is None
+    assert 'image_size [32, 32], not [64, 64]' in found['calibration']['note']
+    assert f'Results and pictures: {own_folder}' in capsys.readouterr().out
+    shutil.rmtree(own_folder)
+
+
+def test_a_full_disk_is_one_line(run, small_disk):
+    fill_disk(small_disk, leave=20000)
+    with (
+        pytest.raises(UserError, match=f"No space left on device: writing to '{small_disk}' failed. Make room"),
+        run_directory.explaining_a_full_disk(small_disk, 'Make room there.'),
+    ):
+        evaluate.evaluate_checkpoint(str(run), out=str(small_disk))
 
 
 def test_watching_a_finished_run_evaluates_what_is_there_and_ends(run):
@@ -311,6 +347,17 @@ def test_a_folder_of_runs_gives_a_table(run, tmp_path):
         assert next(csv.DictReader(file))['seeds'] == '1'
     results = json.loads((tmp_path / 'sweep/parts/seed_0/evaluation' / str(STEPS) / 'results.json').read_text())
     assert results['options']['score_window'] == 3
+    before = contents(tmp_path / 'sweep')
+    assert evaluate.evaluate_sweep(str(tmp_path / 'sweep'), {'evaluation.score_window': 5}) == 0
+    assert {path: after for path, after in contents(tmp_path / 'sweep').items() if path in before} == before
+    new = {
+        path.relative_to(tmp_path / 'sweep').as_posix() for path in contents(tmp_path / 'sweep') if path not in before
+    }
+    assert {name for name in new if '/' not in name} == {'table_score_window=5.csv', 'table_score_window=5.md'}
+    assert f'parts/seed_0/evaluation/{STEPS}_score_window=5/results.json' in new
+    (tmp_path / 'sweep' / 'parts' / 'seed_0' / 'finished.json').write_text('{')
+    with pytest.raises(UserError, match='could be evaluated'):
+        evaluate.evaluate_sweep(str(tmp_path / 'sweep'))
 
 
 def test_the_best_checkpoint_is_chosen_by_the_validation_alone(run, tmp_path):

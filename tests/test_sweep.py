@@ -74,6 +74,36 @@ def test_another_way_to_evaluate_is_carried_out_even_where_it_failed_before(swep
     assert swept.commands('wood/seed_0') == ['train', 'evaluate', 'train', 'evaluate', 'evaluate']
 
 
+@pytest.mark.parametrize(('name', 'script'), [('finished.json', 'train'), ('evaluation/1800/results.json', 'evaluate')])
+def test_a_damaged_file_of_a_finished_cell_is_made_anew(swept, name, script):
+    swept.run('wood')
+    (swept.workdir / 'wood/seed_0' / name).write_text('{"step": 18')
+    assert swept.run('wood') == 0
+    assert swept.commands('wood/seed_0') == ['train', 'evaluate', script]
+
+
+def test_a_damaged_config_is_the_failure_of_its_cell_and_the_others_are_in_the_table(swept, capsys):
+    swept.run()
+    (swept.workdir / 'wood/seed_0/config.json').write_text('[]')
+    assert swept.run() == 1
+    assert "wood/seed_0/config.json' has schema None" in capsys.readouterr().err
+    table = (swept.workdir / 'table.md').read_text()
+    assert [line.split()[1] for line in table.splitlines()[2:4]] == ['metal', 'mean']
+
+
+def test_results_on_other_data_are_not_those_of_the_cell(swept):
+    swept.run('wood')
+    path = swept.workdir / 'wood/seed_0/evaluation/1800/results.json'
+    record = json.loads(path.read_text())
+    record['dataset']['root'] = '/elsewhere'
+    path.write_text(json.dumps(record))
+    (swept.workdir / 'table.md').unlink()
+    sweep.write_table(swept.workdir)
+    assert not (swept.workdir / 'table.md').exists()
+    assert swept.run('wood') == 0
+    assert swept.commands('wood/seed_0') == ['train', 'evaluate', 'evaluate']
+
+
 def test_a_failure_is_named_with_its_reason_and_the_others_are_done(swept, capsys):
     swept.behave(train="if category == 'metal': print('Error: loss nan', file=sys.stderr); sys.exit(3)")
     assert swept.run('metal,wood', '0,1') == 1
