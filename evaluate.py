@@ -30,9 +30,9 @@ from tqdm import tqdm
 from commands import command_line, config_checks, evaluation_records, sweep_table
 from commands.cells import list_cells
 from commands.evaluation_folders import Destination
-from data import streaming, test_images
+from data import evaluation_images, streaming
 from data.evaluation_sets import EvaluationSet, open_evaluation_sets
-from draem_jax import checkpoints, devices, memory, processes, run_directory
+from draem_jax import checkpoints, devices, memory, processes, run_directory, storage
 from draem_jax.detection import calibration
 from draem_jax.errors import UserError
 from draem_jax.evaluation import curve, results
@@ -258,11 +258,11 @@ def make_evaluate(
 
     @functools.cache  # The files are read before the first checkpoint is evaluated.
     def prepare() -> tuple[dict[str, EvaluationSet], Destination]:
-        opened, names = test_images.read_all(tests, size)
+        opened, names = evaluation_images.read_all(tests, size)
         question = 'Does --config.dataset.root hold the same files on all hosts?'
         processes.check_same(names, f'{sum(test.count for test in tests.values())} test images', question)
         splits = {category: {'split': test.split, 'note': test.note} for category, test in tests.items()}
-        return opened, Destination(workdir, own_values, config, names, splits, test_images.list_names, out)
+        return opened, Destination(workdir, own_values, config, names, splits, storage.is_folder, out)
 
     def evaluate(step: int | None) -> Results:
         try:

@@ -46,6 +46,8 @@ def config_file() -> str:
 
 def define_config_overrides() -> None:
     """Defines --config.section.field=VALUE alone: changes to the config of an existing run. `changes` reads them."""
+    # The next line already looks for them among the arguments, whatever stands before.
+    _fail_at_unknown_fields([argument for argument in sys.argv if argument != '--'])
     config_flags.DEFINE_config_dict('config', default.get_config(), 'Changes to the config of the run.')
 
 
@@ -115,6 +117,8 @@ def main(
         except Preempted as reason:
             print(reason)
             return reason.exit_code
+        except KeyboardInterrupt:  # Where nothing is under way that could be finished first.
+            return _fail('Interrupted.', 130, leave)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _OF_FILES and error.filename is not None:
                 return _fail(f"{error.strerror}: '{error.filename}'.", leave=leave)
@@ -124,11 +128,19 @@ def main(
     app.run(guarded, flags_parser=_parse)
 
 
-def _parse(arguments: list[str]) -> list[str]:
-    try:
-        for argument in itertools.takewhile(lambda argument: argument != '--', arguments[1:]):
-            if override := re.match(r'--?(?:no)?config\.([^=]*)', argument):
+def _fail_at_unknown_fields(arguments: list[str]) -> None:
+    """Ends the process if an argument changes a field that the config does not have."""
+    for argument in itertools.takewhile(lambda argument: argument != '--', arguments[1:]):
+        if override := re.match(r'--?(?:no)?config\.([^=]*)', argument):
+            try:
                 config_checks.check_name(override[1])
+            except UserError as error:
+                _fail(str(error))
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    _fail_at_unknown_fields(arguments)
+    try:
         rest = flags.FLAGS(_last_of_each_tuple(arguments))
         if 'config' in flags.FLAGS:
             hasattr(flags.FLAGS.config, 'dataset')  # The first access reports a missing file: let it be here.

@@ -23,8 +23,7 @@ class Destination:
         config: with which it is evaluated.
         names: of the test images.
         splits: {category: {'split': its name, 'note': a sentence or None}}.
-        list_names: returns the `Names` of the test images that a config's section `dataset` leads to, or None where
-            they cannot be told.
+        has_folder: whether there is a folder at the root of a data set.
         out: folder that takes the place of `workdir`.
 
     Attributes:
@@ -38,13 +37,13 @@ class Destination:
         config: ConfigDict,
         names: Names,
         splits: Mapping[str, Mapping[str, str | None]],
-        list_names: Callable[[Mapping[str, Any]], Names | None],
+        has_folder: Callable[[str], bool],
         out: str | os.PathLike[str] | None = None,
     ) -> None:
         trained_on = own_values['dataset']['category']
         self.is_unified = config.dataset.name != 'folder' and (trained_on == 'all' or ',' in trained_on)
         self._own = config_checks.config_of_run(own_values, {}, f'{workdir}/config.json')
-        self._config, self._names, self._splits, self._list_names = config, names, splits, list_names
+        self._config, self._names, self._splits, self._has_folder = config, names, splits, has_folder
         self._parent = workdir if out is None else out
         self._run = {} if out is None else {evaluation_records.RUN: os.path.realpath(workdir)}
 
@@ -57,7 +56,7 @@ class Destination:
             names_sha256 = evaluation_records.hash_names(self._names_of(category))
             wanted[f'{below}results.json'] = self._settings(self._config, category), names_sha256
         base = run_directory.evaluation_folder(self._parent, 0).parent
-        suffix, note = evaluation_records.choose_suffix(base, wanted, self._settings(self._own, None))
+        suffix, note = evaluation_records.choose_suffix(base, wanted, self._settings(self._own, None), self._origin)
         if note:
             print(f'Note: {note}')
         return suffix
@@ -87,15 +86,10 @@ class Destination:
 
     @functools.cached_property
     def _origin(self) -> str | None:
-        """The root in the run's config, where this is the same data set at another place; None where it is not."""
+        """The root in the run's config, where the data set has been moved from there; None where it has not.
+
+        As long as there is something at that root, another one holds other data, whatever its images are called.
+        """
         own = self._own.dataset
-        if own.root == self._config.dataset.root:
-            return None
-        found = self._list_names(own.to_dict() | {'category': self._config.dataset.category})
-        if found is None:
-            return own.root
-        there = {f'{one}/{name}' for one, each in found.items() for name in each}
-        here = set(self._names_of(None))
-        # Where no test image is normal, held-out ones have been added, and a note says so.
-        has_added = any(split['note'] for split in self._splits.values())
-        return own.root if there == here or (there and there < here and has_added) else None
+        is_here = own.root == self._config.dataset.root or not own.root or self._has_folder(own.root)
+        return None if is_here else own.root

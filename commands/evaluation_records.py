@@ -69,18 +69,23 @@ def hash_names(names: Iterable[str]) -> str:
 
 
 def differences(
-    record: Mapping[str, Any], settings: Settings, own: Settings, names_sha256: str | None = None
+    record: Mapping[str, Any],
+    settings: Settings,
+    own: Settings,
+    names_sha256: str | None = None,
+    moved_from: str | None = None,
 ) -> Settings:
     """The settings that differ from those of a results.json: {'section.field': value there}.
 
-    Another root counts as the same where it holds images of the same names, or where the record says that the data set
-    was moved from it.
+    Another root counts as the same where the data set was moved from one to the other, and its images have the same
+    names.
 
     Args:
         record: what results.json holds.
         settings: to be compared with it.
         own: settings of the run's config, which stand for those that an older version did not record.
         names_sha256: of the test images of `settings`, if they are known.
+        moved_from: where the data set of `settings` lay before, as for `record_of`.
     """
     of_section = {'evaluation': 'options'}
     found = {}
@@ -96,7 +101,11 @@ def differences(
             is_same = (
                 _absolute(there) == _absolute(value)
                 or fields.get('moved_from') == value
-                or (names_sha256 is not None and fields.get('names_sha256') == names_sha256)
+                or (
+                    moved_from is not None
+                    and moved_from in (there, fields.get('moved_from'))
+                    and fields.get('names_sha256', names_sha256) == names_sha256
+                )
             )
         if not is_same:
             found[path] = there
@@ -145,7 +154,7 @@ def read_matching(workdir: str | os.PathLike[str], step: int) -> dict[str, Any] 
 
 
 def choose_suffix(
-    base: pathlib.Path, wanted: Mapping[str, tuple[Settings, str]], own: Settings
+    base: pathlib.Path, wanted: Mapping[str, tuple[Settings, str]], own: Settings, moved_from: str | None = None
 ) -> tuple[str, str | None]:
     """What to add to the folders '<base>/<step>', so that no results made in another way are replaced.
 
@@ -153,18 +162,21 @@ def choose_suffix(
         base: folder of evaluations.
         wanted: {path of a results.json below '<base>/<step>': (settings, SHA-256 of the names)} to be written.
         own: settings of the run's config, as for `differences`.
+        moved_from: as for `differences`.
 
     Returns:
         (suffix, note). Where all results in '<base>/<step>' were made in the same way, or there are none, the suffix is
         empty and the note None. Otherwise the suffix names what differs, and the note says so.
     """
-    found = _differing((folder for folder in sorted(base.glob('*')) if folder.name.isdecimal()), wanted, own)
+    plain = [folder for folder in sorted(base.glob('*')) if folder.name.isdecimal()]
+    found = _differing(plain, wanted, own, moved_from)
     if not found:
         return '', None
     path, there, settings = found
     tag = tag_of(settings, there)
     suffix, number = f'_{tag}', 1
-    while _differing(base.glob(f'*{suffix}'), wanted, own):  # No character of a tag means anything else to `glob`.
+    # No character of a tag means anything else to `glob`.
+    while _differing(base.glob(f'*{suffix}'), wanted, own, moved_from):
         number += 1
         suffix = f'_{tag}_{number}'
     shown = ', '.join(f'{field}={value!r}' for field, value in there.items())
@@ -172,14 +184,18 @@ def choose_suffix(
 
 
 def _differing(
-    folders: Iterable[pathlib.Path], wanted: Mapping[str, tuple[Settings, str]], own: Settings
+    folders: Iterable[pathlib.Path],
+    wanted: Mapping[str, tuple[Settings, str]],
+    own: Settings,
+    moved_from: str | None,
 ) -> tuple[pathlib.Path, Settings, Settings] | None:
     """(path, differences, settings wanted) of the first results in some folders that were made in another way."""
     for folder in folders:
         for name, (settings, names_sha256) in wanted.items():
             record = read_record(folder / name)
             assumed = own | {'dataset.category': settings['dataset.category']}
-            if record is not None and (there := differences(record, settings, assumed, names_sha256)):
+            there = record and differences(record, settings, assumed, names_sha256, moved_from)
+            if there:
                 return folder / name, there, settings
     return None
 

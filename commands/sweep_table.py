@@ -27,8 +27,8 @@ def collect(evaluated: Iterable[tuple[Cell, dict[str, Any]]]) -> list[Row]:
 
             category: its name; 'mean' in the last row.
             seeds: how many; in the last row the smallest number.
-            <metric>: for each of `results.METRICS` the mean over seeds; None where a run lacks the metric. In the last
-                row the mean over categories.
+            <metric>: for each of `results.ALL_METRICS` the mean over seeds; None where a run lacks the metric. In the
+                last row the mean over categories.
             <metric>_std: the standard deviation (n - 1) over seeds; None of a single seed. In the last row the
                 deviation of the seeds' own means, None unless every category has the same seeds.
             published: {metric: value} of the paper.
@@ -44,8 +44,8 @@ def collect(evaluated: Iterable[tuple[Cell, dict[str, Any]]]) -> list[Row]:
             'seeds': len(by_seed),
             'published': published.results_of(dataset['name'], category),
         }
-        for name in results.METRICS:
-            row |= _statistics(name, [record['metrics'][name] for record in by_seed.values()])
+        for name in results.ALL_METRICS:
+            row |= _statistics(name, [results.all_metrics(record)[name] for record in by_seed.values()])
         rows.append(row)
     return [*rows, _mean_row(rows, by_category)]
 
@@ -53,12 +53,16 @@ def collect(evaluated: Iterable[tuple[Cell, dict[str, Any]]]) -> list[Row]:
 def _mean_row(rows: list[Row], by_category: dict[str, dict[int, dict[str, Any]]]) -> Row:
     mean: Row = {'category': 'mean', 'seeds': min(row['seeds'] for row in rows), 'published': {}}
     seeds = {tuple(by_seed) for by_seed in by_category.values()}
-    for name in results.METRICS:
+    for name in results.ALL_METRICS:
         values = [row[name] for row in rows]
         mean[name] = None if None in values else float(np.mean(values))
         mean[f'{name}_std'] = None
         if mean[name] is not None and len(seeds) == 1:
-            means = [np.mean([each[seed]['metrics'][name] for each in by_category.values()]) for seed in min(seeds)]
+            by_name = [
+                {seed: results.all_metrics(record)[name] for seed, record in each.items()}
+                for each in by_category.values()
+            ]
+            means = [np.mean([each[seed] for each in by_name]) for seed in min(seeds)]
             mean[f'{name}_std'] = _statistics(name, means)[f'{name}_std']
         theirs = [row['published'].get(name) for row in rows]
         if None not in theirs:
@@ -78,13 +82,18 @@ def markdown(rows: list[Row], note: str | None = None) -> str:
 
     A sentence below it says how to read it; the note, if there is one, follows.
     """
-    heads = ['category', 'seeds', *results.METRICS]
-    cells = [[row['category'], str(row['seeds']), *(_percent(row, name) for name in results.METRICS)] for row in rows]
+    heads = ['category', 'seeds', *results.ALL_METRICS]
+    cells = [
+        [row['category'], str(row['seeds']), *(_percent(row, name) for name in results.ALL_METRICS)] for row in rows
+    ]
     # The empty columns at both ends give every line its outer bars.
     table = [['', *line, ''] for line in (heads, *cells)]
     head, *lines = (line.strip() for line in terminal.align(table, left=len(table[0]), separator=' | '))
     rule = re.sub(r'[^|]', '-', head)
-    how = 'In percent: mean and standard deviation over seeds; in brackets what the paper prints.'
+    how = (
+        'In percent: mean and standard deviation over seeds; in brackets what the paper prints. full_mask: a pixel is '
+        'defective where the mask has its full value, as in the published numbers.'
+    )
     return '\n'.join([head, rule, *lines, '', how, *filter(None, [note]), ''])
 
 

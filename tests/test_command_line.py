@@ -180,6 +180,15 @@ def test_train_names_an_unknown_config_field(tmp_path):
     assert_one_line(result, 'config.training.batchsize')
 
 
+@pytest.mark.parametrize('before', [[], ['a word'], ['--']])
+def test_an_unknown_change_of_a_runs_config_is_named(monkeypatch, capsys, before):
+    monkeypatch.setattr(sys, 'argv', ['evaluate.py', '--workdir=run', *before, '--config.model.width=4'])
+    with pytest.raises(SystemExit) as caught:
+        command_line.define_config_overrides()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith('Error: Unknown field config.model.width. Known: ')
+
+
 def test_evaluate_names_a_directory_that_holds_no_run(tmp_path):
     assert_one_line(call('evaluate.py', f'--workdir={tmp_path}'), str(tmp_path))
 

@@ -27,11 +27,11 @@ def workdir(tmp_path):
     return tmp_path / 'run'
 
 
-def evaluate(workdir, names=NAMES, split='test', out=None, own_names=None, **changes):
+def evaluate(workdir, names=NAMES, split='test', out=None, is_own_root_here=True, **changes):
     """Writes the results.json of step 4 as evaluate.py does; returns its folder below evaluation/."""
     splits = {category: {'split': split, 'note': None} for category in names}
     own = run_directory.read_config(workdir)
-    destination = Destination(workdir, own, make_config(**changes), names, splits, lambda dataset: own_names, out)
+    destination = Destination(workdir, own, make_config(**changes), names, splits, lambda root: is_own_root_here, out)
     options = make_config(**changes).evaluation.to_dict()
     folder = destination.folder(4)
     record = {'step': 4, **destination.record(''), 'options': options, 'metrics': METRICS}
@@ -55,7 +55,7 @@ def test_the_same_settings_replace_and_others_get_a_folder_of_their_own(workdir,
     before = (workdir / 'evaluation/4/results.json').read_text()
     assert capsys.readouterr().out == ''
     assert evaluate(workdir) == '4'
-    other = {'dataset.root': '/data/other', 'own_names': NAMES, 'names': {'': ['test/a/0.png']}}
+    other = {'dataset.root': '/data/other'}
     assert evaluate(workdir, **other) == '4_root=other'
     assert "evaluation/4' holds results made with dataset.root='/data/parts'" in capsys.readouterr().out
     assert evaluate(workdir, **other) == '4_root=other'
@@ -70,10 +70,7 @@ def test_the_same_settings_replace_and_others_get_a_folder_of_their_own(workdir,
 def test_two_folders_of_one_name_are_kept_apart(workdir):
     assert evaluate(workdir) == '4'
     for root, suffix in (('/a/other', ''), ('/b/other', '_2'), ('/a/other', ''), ('/b/other', '_2')):
-        names = {'': [f'test/{root}/0.png']}
-        assert (
-            evaluate(workdir, **{'dataset.root': root, 'own_names': NAMES, 'names': names}) == f'4_root=other{suffix}'
-        )
+        assert evaluate(workdir, **{'dataset.root': root}) == f'4_root=other{suffix}'
 
 
 def test_the_first_evaluation_takes_the_usual_folder_and_the_runs_own_is_still_found(workdir):
@@ -83,17 +80,23 @@ def test_the_first_evaluation_takes_the_usual_folder_and_the_runs_own_is_still_f
     assert read_matching(workdir, 4)['dataset']['image_size'] == [256, 256]
 
 
-@pytest.mark.parametrize(
-    ('own_names', 'names', 'is_moved'),
-    [(None, NAMES, True), (NAMES, NAMES, True), ({'': ['x.png']}, NAMES, False), (NAMES, {'': ['x.png']}, False)],
-)
-def test_data_that_have_moved_are_the_same_where_their_names_are(workdir, own_names, names, is_moved):
-    moved = {'dataset.root': '/mnt/parts', 'names': names, 'own_names': own_names}
+def test_data_are_another_set_as_long_as_there_is_something_at_the_runs_own_root(workdir):
+    other = {'dataset.root': '/mnt/parts'}
+    assert evaluate(workdir, **other) == '4'
+    assert read_matching(workdir, 4) is None
+    assert evaluate(workdir) == '4_root=parts'
+    assert read_matching(workdir, 4)['dataset']['root'] == '/data/parts'
+
+
+@pytest.mark.parametrize('names', [NAMES, {'': ['x.png']}])
+def test_data_that_have_moved_are_the_same_where_their_names_are(workdir, names):
+    moved = {'dataset.root': '/mnt/parts', 'names': names, 'is_own_root_here': False}
     assert evaluate(workdir, **moved) == '4'
     record = json.loads((workdir / 'evaluation/4/results.json').read_text())
-    assert record['dataset'].get('moved_from') == ('/data/parts' if is_moved else None)
-    assert (read_matching(workdir, 4) is not None) == is_moved
-    # Where the results of the run's own root are known, their names decide.
+    assert record['dataset']['moved_from'] == '/data/parts'
+    assert read_matching(workdir, 4) is not None
+    assert evaluate(workdir, **moved | {'dataset.root': '/media/parts'}) == '4'
+    # Where results of the run's own root are known, their names decide.
     (workdir / 'evaluation/4/results.json').unlink()
     assert evaluate(workdir) == '4'
     assert evaluate(workdir, **moved) == ('4' if names == NAMES else '4_root=parts')
@@ -105,7 +108,7 @@ def test_results_of_an_older_version_count_as_made_by_the_runs_own_config(workdi
     run_directory.write_json(workdir / 'evaluation/4/results.json', record)
     assert read_matching(workdir, 4) == record
     assert evaluate(workdir, **{'dataset.antialias': True}) == '4_antialias=True'
-    other = {'dataset.root': '/data/other', 'own_names': NAMES, 'names': {'': ['y.png']}}
+    other = {'dataset.root': '/data/other'}
     assert evaluate(workdir, **other) == '4_root=other'
     assert evaluate(workdir) == '4'
 

@@ -221,8 +221,10 @@ def _replace_pictures(folder: pathlib.Path, sheet_folder: pathlib.Path, report_f
 
 def _replace(path: pathlib.Path, new: pathlib.Path | None) -> None:
     """Removes a file or folder, if there is one, and moves the new one, if there is one, to its place."""
-    if path.is_dir():
+    if path.is_dir() and path.name == 'report':
         shutil.rmtree(path)
+    elif path.is_dir():  # No script of ours makes it.
+        raise UserError(f"'{path}' is a folder. Expected a file, or nothing: move it away.")
     path.unlink(missing_ok=True)
     if new is not None and new.exists():
         new.rename(path)

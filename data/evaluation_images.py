@@ -1,18 +1,14 @@
-"""The test images of an evaluation, read once where memory allows; and the names of those of another root."""
+"""The test images of an evaluation, read once where memory allows."""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from tqdm import tqdm
 
 from data.evaluation_sets import EvaluationSet
-from data.sets.builders import make_builders
-from data.sets.in_place import Example, InPlaceBuilder
-from draem_jax import storage
-from draem_jax.errors import UserError
+from data.sets.in_place import Example
 
 _KEPT_BYTES = 2 * 10**9  # what the decoded test images may take in memory
 
@@ -48,19 +44,3 @@ def read_all(
                 examples.append(example)
         opened[category] = dataclasses.replace(test, read=functools.partial(iter, examples)) if is_kept else test
     return opened, names
-
-
-def list_names(dataset: Mapping[str, Any]) -> Names | None:
-    """The names of the test images that a config's section `dataset` leads to, without reading them.
-
-    None where they cannot be told: the root is not there, or it keeps what TFDS has prepared.
-    """
-    try:
-        if not storage.is_folder(dataset['root']):
-            return None
-        builders = make_builders(dataset['name'], dataset['category'], dataset['root'], dataset['options'])
-    except (UserError, OSError):
-        return None
-    if not all(isinstance(builder, InPlaceBuilder) for builder in builders.values()):
-        return None
-    return {one: [record.filename for record in builder.records('test')] for one, builder in builders.items()}
