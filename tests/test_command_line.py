@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from commands import command_line
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 QUICKSTART = '--config=configs/quickstart.py'
 
