@@ -9,11 +9,11 @@ and 8, 5000 steps, everything else as released.
 Magnetic Tile Defects (759 good images to train on) with 1200 DTD textures; image AUROC, image AP, pixel AUROC and AP:
 
     authors' code at that budget, seed 0      0.624 0.784 0.601 0.114    20 minutes of two cores, AMD EPYC
-    authors64, seeds 0 to 2, mean             0.642 0.801 0.593 0.119    24 minutes of one core, AMD EPYC
-    this config, seed 0                       0.741 0.857 0.641 0.156    17 minutes of one core, Intel Xeon
+    authors64, seeds 0 to 2, mean             0.633 0.785 0.586 0.114    21 minutes of one core, Intel Xeon
+    this config, seed 0                       0.768 0.876 0.635 0.151    26 minutes of one core, Intel Xeon
     the same at 128 px, window 11             0.738 0.857 0.610 0.131    74 minutes of one core, Intel Xeon
 
-(The 17 minutes are computed from the 0.20 s that a step takes on a core of its own; the run took 36 beside other work.)
+(The 21 and 26 minutes are processor time; by the clock these runs took 23 to 48 beside other work.)
 The set is hard: some good images show marks that a person would call defects too, cracks are a pixel wide at this size,
 and the largest defects are bands of another brightness, to which neither network reacts.
 
