@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from tiny_training import draw_data_set, tiny_config
 
 import evaluate
@@ -15,6 +16,7 @@ class Miniature(nn.Module):
     """Both networks with one pooling each, of the blocks that the whole ones are made of: compiled in a moment."""
 
     axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, image, *, train):
