@@ -121,6 +121,25 @@ def expand_home(config: ConfigDict) -> ConfigDict:
 def check(
     config: ConfigDict | Mapping[str, Any] | None, *, file: str | None = None, changed: Collection[str] = ()
 ) -> None:
+    """Raises UserError as `check_fields`, and unless there are textures to make anomalies from."""
+    check_fields(config, file=file, changed=changed)
+    assert config is not None
+    source, root = config['dataset']['texture_source'], config['dataset']['texture_root']
+    if source == 'folder' and not root:
+        raise UserError(
+            'No textures to make anomalies from: pass --config.dataset.texture_root=FOLDER (any images; DTD in '
+            'the paper) or --config.dataset.texture_source=procedural to draw them.'
+        )
+    if root and source not in ('folder', 'dtd'):
+        raise UserError(
+            f"--config.dataset.texture_root='{root}' would not be used, for texture_source is '{source}'. "
+            'Pass --config.dataset.texture_source=folder to use it.'
+        )
+
+
+def check_fields(
+    config: ConfigDict | Mapping[str, Any] | None, *, file: str | None = None, changed: Collection[str] = ()
+) -> None:
     """Raises UserError, in one line, for the first field that is missing, unknown, of another type or out of range.
 
     Args:
@@ -153,17 +172,6 @@ def check(
                 )
             if expected:
                 raise UserError(f'--config.{path}={value!r}: expected {expected}.')
-    source, root = config['dataset']['texture_source'], config['dataset']['texture_root']
-    if source == 'folder' and not root:
-        raise UserError(
-            'No textures to make anomalies from: pass --config.dataset.texture_root=FOLDER (any images; DTD in '
-            'the paper) or --config.dataset.texture_source=procedural to draw them.'
-        )
-    if root and source not in ('folder', 'dtd'):
-        raise UserError(
-            f"--config.dataset.texture_root='{root}' would not be used, for texture_source is '{source}'. "
-            'Pass --config.dataset.texture_source=folder to use it.'
-        )
 
 
 def _expected_type(value: object, usual: object) -> str | None:

@@ -9,7 +9,9 @@ import pytest
 from trees import draw_tree
 
 import data
+from configs import folder
 from data import inspection
+from draem_jax.errors import UserError
 from tools import check_data
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -29,6 +31,13 @@ def test_description_lists_so_many_of_a_kind_and_counts_the_others(root):
     assert 'error, unreadable file: ... and 1 more' in lines
     assert lines[-1] == '3 error(s), 0 warning(s).'
     assert 'test   scratch           2      2' in lines
+
+
+def test_a_value_that_makes_no_sense_is_named_before_anything_is_read(root):
+    config = folder.get_config()
+    config.dataset.root, config.dataset.image_size = str(root), (32,)
+    with pytest.raises(UserError, match=r'dataset\.image_size=.*expected \(height, width\)'):
+        check_data.check_data(config)
 
 
 def call(*arguments):

@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 import data
-from commands import command_line
+from commands import command_line, config_checks
 from data import inspection, streaming
 from data.inspection import ERROR, WARNING, Finding, Report, format_size
 from data.sets.in_place import NORMAL
@@ -34,7 +34,8 @@ def check_data(config: ConfigDict | None) -> int:
     """Checks the data set of a config; returns the exit code."""
     if config is None:
         raise UserError('Which data set? Pass --config=configs/<name>.py, such as --config=configs/folder.py.')
-    options = config.dataset
+    config_checks.check_fields(config)
+    options = config_checks.expand_home(config).dataset
     errors = 0
     builders = data.make_builders(options.name, options.category, options.root, options.options)
     for category, builder in builders.items():

@@ -44,10 +44,11 @@ def preview(config: ConfigDict, out: str, *, rows: int = 8, first: int = 0) -> N
         UserError: something in the config or the files is wrong.
     """
     config_checks.check(config)
+    config = config_checks.expand_home(config)
     check_options(**config.synthesis)
     out = storage.local_path(out, '--out')
     for folder in filter(None, (config.dataset.root, config.dataset.texture_root)):
-        if pathlib.Path(out).resolve().is_relative_to(pathlib.Path(folder).expanduser().resolve()):
+        if pathlib.Path(out).resolve().is_relative_to(pathlib.Path(folder).resolve()):
             raise UserError(f"--out={out} lies in '{folder}', where it would be read as an image. Take another place.")
     if not pathlib.Path(out).resolve().parent.is_dir():
         raise UserError(f"No folder '{pathlib.Path(out).parent}' to write --out={out} to.")
