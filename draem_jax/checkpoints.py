@@ -11,6 +11,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -104,6 +105,7 @@ def restore(manager: ocp.CheckpointManager, step: int, **templates: Tree) -> dic
         DamagedCheckpointError: it cannot be read, or holds something else than was saved.
         UserError: it is of networks of other shapes.
     """
+    _ignore_late_answers()
     name = f"The checkpoint of step {step} in '{manager.directory.parent}'"
     has_hashes = (manager.directory / str(step) / _HASHES).is_dir()
     arguments = {item: ocp.args.StandardRestore(_shapes(template)) for item, template in templates.items()}
@@ -131,6 +133,23 @@ def restore(manager: ocp.CheckpointManager, step: int, **templates: Tree) -> dic
         if content_hash(restored[item]) != hashes.get(item):
             raise DamagedCheckpointError(f'{name} is damaged: its {item} are not those that were saved (SHA-256).')
     return restored
+
+
+@functools.cache
+def _ignore_late_answers() -> None:
+    """Keeps Python from printing the error of reads that answer to nobody.
+
+    When a file of a checkpoint turns out to be damaged, Orbax gives up reading the others and closes its event loop.
+    The threads of its storage then tell the closed loop of each, which raises where nobody can catch it.
+    """
+    usual = sys.unraisablehook
+
+    def hook(unraisable: 'sys.UnraisableHookArgs') -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'):
+            usual(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def restore_newest(manager: ocp.CheckpointManager, **templates: Tree) -> dict[str, Tree] | None:

@@ -7,6 +7,7 @@ import gc
 import itertools
 import os
 import shutil
+import sys
 import threading
 
 import jax
@@ -407,3 +408,24 @@ def test_asyncio_keeps_quiet_about_a_full_disk_and_about_nothing_else(workdir, c
     loop.close()
     gc.collect()
     assert bool(caplog.records) == is_told
+
+
+def test_reads_that_answer_a_closed_event_loop_are_not_printed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'unraisablehook', sys.__unraisablehook__)
+    checkpoints._ignore_late_answers.__wrapped__()
+    loop = asyncio.new_event_loop()
+    loop.close()
+
+    class Answer:
+        """Raises where nobody can catch it, as the threads of the storage below Orbax do."""
+
+        def __init__(self, call):
+            self.call = call
+
+        def __del__(self):
+            self.call()
+
+    Answer(lambda: loop.call_soon_threadsafe(print))
+    assert capsys.readouterr().err == ''
+    Answer(lambda: 1 / 0)
+    assert 'ZeroDivisionError' in capsys.readouterr().err
