@@ -188,6 +188,7 @@ _SEVERAL = {
         'normal=normal,defects=abnormal,masks=mask',
     ),
     'ok and ng': (['OK/0.png', 'NG/0.png'], 'normal=OK,defects=NG'),
+    'with masks': (['good/0.png', 'ng/0.png', 'ground_truth/0.png'], 'normal=good,defects=ng,masks=ground_truth'),
     'below': (
         ['images/Good/0.png', 'images/dent/0.png', 'images/rust/0.png'],
         'normal=images/Good,defects=images/dent+images/rust',

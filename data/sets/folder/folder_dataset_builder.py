@@ -26,7 +26,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from data.sets.folder.good_folder import LAYOUT, is_normal_folder, list_good_folder
+from data.sets.folder.good_folder import SPLITS, is_normal_folder, list_good_folder
 from data.sets.folder.masks_beside import split_masks
 from data.sets.in_place import NORMAL, InPlaceBuilder, MaskReading, Record, Records, make_record, quoted, what_is_near
 from draem_jax import images, storage
@@ -48,7 +48,7 @@ def list_records(root: str, *, all_good: bool = False) -> Records:
     """
     _check_root(root)
     layout = _find_layout(root)
-    if not layout:
+    if not layout.keys() & set(SPLITS):
         return {'train': list_good_folder(root, all_good=all_good)}
     if all_good:
         raise UserError(f"all_good=true, but '{root}' holds {quoted(list(layout.values()))}: leave the option out.")
@@ -69,11 +69,11 @@ def list_records(root: str, *, all_good: bool = False) -> Records:
 
 
 def _find_layout(root: str) -> dict[str, str]:
-    """The folders of `LAYOUT` in a root: {'train': their names as they are written, ...}."""
+    """Which of the layout's folders are in a root: {'train': their names as they are written, ...}."""
     found: dict[str, str] = {}
     for name in storage.names_in(root):
         key = name.lower()
-        if key in LAYOUT and storage.is_folder(os.path.join(root, name)):
+        if key in (*SPLITS, 'ground_truth') and storage.is_folder(os.path.join(root, name)):
             if key in found:
                 raise UserError(f"'{root}' holds both '{found[key]}' and '{name}'. Expected one of them.")
             found[key] = name

@@ -10,7 +10,7 @@ from data.sets.in_place import NORMAL, Record, make_record
 from draem_jax import images
 from draem_jax.errors import UserError
 
-LAYOUT = ('train', 'test', 'ground_truth')
+SPLITS = ('train', 'test')  # folders that make a layout
 _NORMAL_NAMES = (NORMAL, 'ok', 'normal')
 _DEFECT_NAMES = ('abnormal', 'anomaly', 'anomalies', 'bad', 'defect', 'defective', 'defects', 'fail', 'ko', 'ng', 'nok')
 _SHOWN = 8  # So many folders are listed in an error.
@@ -44,7 +44,7 @@ def _refuse_data_set(root: str, paths: Sequence[str]) -> None:
     """A folder of data sets would put defects and masks among the good images."""
     for path in paths:
         folders = _folders(root, path)
-        depth = next((number for number, name in enumerate(folders) if name.lower() in LAYOUT), None)
+        depth = next((number for number, name in enumerate(folders) if name.lower() in SPLITS), None)
         if depth is not None:
             raise UserError(
                 f"'{root}' holds the data set '{'/'.join(folders[:depth])}'. Name it with --config.dataset.category "
@@ -102,7 +102,7 @@ def _describe_several(root: str, inside: Sequence[str], counts: Mapping[str, int
             '--config.dataset.options=all_good=true says that all of them are good; normal=FOLDER,defects=FOLDER '
             '(several with + between) which are.'
         )
-    if NORMAL in names or os.path.basename(root).lower() in LAYOUT:
+    if NORMAL in names or os.path.basename(root).lower() in SPLITS:
         advice += ' Or is --config.dataset.root one folder too deep?'
     return f"'{root}' holds images in several folders: {', '.join(found)}. {advice}"
 
