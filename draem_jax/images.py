@@ -189,7 +189,8 @@ def examine_mask(
     if ids:
         mask = np.where(np.isin(_read_ids(data, path), list(ids)), np.uint8(255), np.uint8(0))
     else:
-        values = decoding.decode(data, path).max(axis=-1)
+        pixels = decoding.decode(data, path)
+        values = pixels.max(axis=-1)
         alpha = _read_alpha(data, path)
         if alpha is not None and alpha.shape == values.shape and alpha.min() < 128:
             remarks['mask with alpha'] = 'has an alpha channel: what is transparent counts as normal.'
@@ -200,9 +201,12 @@ def examine_mask(
         is_binary = len(marks) <= 1
         has_classes = not is_binary and not decoding.is_lossy(data) and _has_classes(values, marks)
         if has_classes and not holds_ids:
+            has_numbers = (pixels == pixels[..., :1]).all()
+            option = f'mask_ids={marks[0]}' if has_numbers else 'mask_ids'
             remarks['mask of several values'] = (
                 f'has the values {", ".join(map(str, marks))}: each of them counts as defective. If only some should, '
-                f"because the others mean 'ignore' or no defect, the option mask_ids={marks[0]} of 'folder' says which."
+                f"because the others mean 'ignore' or no defect, the option {option} of 'folder' says which"
+                f'{"" if has_numbers else " once they are numbers, not colours"}.'
             )
         if holds_ids or has_classes:
             mask = np.where(values > 0, np.uint8(255), np.uint8(0))

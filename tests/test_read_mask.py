@@ -40,6 +40,7 @@ def test_each_colour_is_a_defect(tmp_path):
     mask, remarks = read(save(tmp_path, colours))
     np.testing.assert_array_equal(mask, BOTH)
     assert remarks == ['mask of several values']
+    assert 'numbers, not colours' in images.examine_mask(tmp_path / 'mask.png')[1]['mask of several values']
 
 
 def test_classes_that_touch_are_defects_too(tmp_path):
