@@ -69,8 +69,8 @@ def save(manager: ocp.CheckpointManager, step: int, *, variables: Tree, progress
 
     When it returns, the values may change and their buffers may be donated. Hashing and writing go on in the
     background. A save that is still being written is waited for first: there is never more than one copy, and
-    checkpoints appear in the order in which they were saved. Its memory is kept for the next save, as long as the manager
-    lives. Every process calls this; the main one writes.
+    checkpoints appear in the order in which they were saved. Its memory is kept for the next save, as long as the
+    manager lives. Every process calls this; the main one writes.
 
     An error in the background is raised by the next save, or on leaving the manager's `with` block, which waits too.
     The checkpoint it happened in never appears; those before it are whole.
