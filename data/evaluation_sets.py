@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data import inputs, pipeline, streaming
+from data import inputs, pipeline, prepared, streaming
 from data.normals import has_normal_test, split_by_names
 from data.sets.builders import make_builders
 from data.sets.in_place import NORMAL, Example, InPlaceBuilder
@@ -89,7 +89,7 @@ def open_evaluation_sets(
 
 
 def _open_split(builder: tfds.core.DatasetBuilder, dataset: Mapping[str, Any]) -> EvaluationSet:
-    streaming.prepare(builder)
+    prepared.prepare(builder)
     height, width = dataset['image_size']
     how = {'antialias': dataset['antialias'], 'bit_depth': dataset['bit_depth']}
     read = functools.partial(streaming.read_split, builder, 'test', (height, width), **how)

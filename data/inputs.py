@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data import inspection, streaming
+from data import inspection, prepared, streaming
 from data.banks import Bank, Joined, check_memory, gigabytes
 from data.normals import SplitNames, load_normals
 from data.sets.builders import make_builders
@@ -96,7 +96,7 @@ def load(
     # A mistake in the textures should show before a data set is drawn, which takes longest.
     make_textures, texture_count = texture_loader(texture_source, texture_root, texture_count, size, **keep)
     for builder in builders.values():
-        streaming.prepare(builder)
+        prepared.prepare(builder)
     if cache == 'memory':
         counts = [streaming.count_examples(builder, 'train') for builder in builders.values()]
         check_memory([(count, *size, 3) for count in (*counts, texture_count)], cache_limit_gb)

@@ -8,13 +8,10 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data import prepared
-from data.prepared import prepare
 from data.sets.in_place import Example, InPlaceBuilder, Record, read
 from draem_jax import images
 from draem_jax.errors import UserError
 from draem_jax.threads import map_ahead
-
-__all__ = ['count_examples', 'padded_batches', 'prepare', 'read_records', 'read_split', 'readable_indices']
 
 
 def count_examples(builder: tfds.core.DatasetBuilder, split: str) -> int:

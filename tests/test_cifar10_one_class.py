@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import data
-from data import streaming
+from data import prepared, streaming
 from draem_jax.errors import UserError
 
 _TRAIN_LABELS = [3, 0, 3, 9, 3]
@@ -62,7 +62,7 @@ def root(tmp_path_factory):
 
 def load(root, split):
     builder = data.make_builder('cifar10_one_class', 'cat', str(root))
-    streaming.prepare(builder)
+    prepared.prepare(builder)
     return list(streaming.read_split(builder, split, (32, 32)))
 
 
@@ -87,7 +87,7 @@ def test_only_normal_images_have_a_mask(root):
 
 def test_splits_are_counted_and_can_be_cut(root):
     builder = data.make_builder('cifar10_one_class', 'cat', str(root))
-    streaming.prepare(builder)
+    prepared.prepare(builder)
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == {'train': 3, 'test': 4}
     cut = builder.as_dataset(split='train[1:]+test[:50%]').as_numpy_iterator()
     assert [example['filename'].decode() for example in cut] == ['train_2', 'train_4', 'test_0', 'test_1']

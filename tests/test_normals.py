@@ -9,7 +9,7 @@ from drawn_tree import Drawn, greys
 from trees import draw_tree, write_image
 
 import data
-from data import streaming
+from data import prepared
 from data.normals import load_normals
 from draem_jax.errors import UserError
 
@@ -30,16 +30,16 @@ def test_normals_are_split_into_training_and_validation_without_loss(builder):
 
 def test_a_prepared_data_set_gives_the_normals_of_the_same_files_in_place(builder, tmp_path, monkeypatch):
     monkeypatch.setattr(Drawn, 'source', builder.data_dir)
-    prepared = Drawn(data_dir=str(tmp_path / 'prepared'))
-    streaming.prepare(prepared)
+    drawn = Drawn(data_dir=str(tmp_path / 'prepared'))
+    prepared.prepare(drawn)
     expected = [greys(bank) for bank in load_normals(builder, SIZE, validation_fraction=0.25)[:2]]
     for cache in ('memory', 'disk'):
         keep = {'cache': cache, 'cache_folder': str(tmp_path / 'kept')}
-        *banks, _, names = load_normals(prepared, SIZE, validation_fraction=0.25, **keep)
+        *banks, _, names = load_normals(drawn, SIZE, validation_fraction=0.25, **keep)
         assert [greys(bank) for bank in banks] == expected
         assert names['validation'] == [f'train/{grey}' for grey in expected[1]]
     with pytest.raises(UserError, match=r'cache=none.*Expected memory or disk'):
-        load_normals(prepared, SIZE, cache='none')
+        load_normals(drawn, SIZE, cache='none')
 
 
 def test_the_same_normals_are_held_out_every_time(builder):

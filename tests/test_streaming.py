@@ -41,12 +41,12 @@ def test_examples_come_in_the_order_of_the_records_and_resized(builder):
 def test_a_prepared_data_set_reads_as_the_same_files_in_place_do(builder, tmp_path, monkeypatch):
     monkeypatch.setattr(Drawn, 'source', builder.data_dir)
     drawn = Drawn(data_dir=str(tmp_path / 'prepared'))
-    streaming.prepare(drawn)
+    prepared.prepare(drawn)
     for split in ('train', 'test'):
         expected = list(streaming.read_split(builder, split, SIZE))
-        prepared = list(streaming.read_split(drawn, split, SIZE))
-        assert len(prepared) == len(expected)
-        for one, other in zip(prepared, expected, strict=True):
+        examples = list(streaming.read_split(drawn, split, SIZE))
+        assert len(examples) == len(expected)
+        for one, other in zip(examples, expected, strict=True):
             assert one.keys() == other.keys()
             for name in other:
                 np.testing.assert_array_equal(one[name], other[name], err_msg=name)
@@ -62,7 +62,7 @@ def test_a_data_set_that_another_process_prepares_meanwhile_is_read(builder, tmp
         fast.download_and_prepare()
 
     monkeypatch.setattr(slow, '_generate_examples', generate_too_late)
-    streaming.prepare(slow)
+    prepared.prepare(slow)
     names = [example['filename'] for example in streaming.read_split(slow, 'test', SIZE)]
     assert names == [example['filename'] for example in streaming.read_split(builder, 'test', SIZE)]
 
@@ -80,7 +80,7 @@ DAMAGES = {
 def test_a_damaged_prepared_data_set_names_the_folder_to_delete(builder, tmp_path, monkeypatch, name, damage):
     monkeypatch.setattr(Drawn, 'source', builder.data_dir)
     drawn = Drawn(data_dir=str(tmp_path / 'kept'))
-    streaming.prepare(drawn)
+    prepared.prepare(drawn)
     folder = pathlib.Path(drawn.data_dir)
     DAMAGES[damage](folder / name)
 
@@ -88,7 +88,7 @@ def test_a_damaged_prepared_data_set_names_the_folder_to_delete(builder, tmp_pat
         # As the builder of `simulated` does, which is opened anew at each start.
         with prepared.explaining_damage(lambda: str(folder)):
             again = Drawn(data_dir=str(tmp_path / 'kept'))
-        streaming.prepare(again)
+        prepared.prepare(again)
         return list(streaming.read_split(again, 'train', SIZE))
 
     expected = rf"^The prepared data set in '{folder}' cannot be read: [^\n]+\. Delete this folder[^\n]+$"
@@ -106,12 +106,12 @@ def test_a_data_set_that_cannot_be_prepared_says_why_in_one_line(builder, tmp_pa
     drawn = Drawn(data_dir=str(tmp_path / 'kept'))
     monkeypatch.setattr(drawn, 'download_and_prepare', fail)
     with pytest.raises(UserError, match=r"^Cannot prepare 'drawn' in '.*': (No space|Max retries).*dataset\.root\.$"):
-        streaming.prepare(drawn)
+        prepared.prepare(drawn)
 
 
 def test_a_users_folder_is_never_to_be_deleted(builder, monkeypatch):
     monkeypatch.setattr(builder.info, '_splits', {})
-    streaming.prepare(builder)
+    prepared.prepare(builder)
 
 
 def test_files_are_decoded_only_a_bounded_number_ahead(builder, monkeypatch):

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 import data
 from commands import command_line, config_checks
-from data import inspection, streaming
+from data import inspection, prepared
 from data.inspection import ERROR, WARNING, Finding, Report, format_size
 from data.sets.in_place import NORMAL
 from draem_jax.errors import UserError
@@ -41,7 +41,7 @@ def check_data(config: ConfigDict | None) -> int:
     for category, builder in builders.items():
         if len(builders) > 1:
             print(f'{category}:')
-        streaming.prepare(builder)
+        prepared.prepare(builder)
         report = inspection.check(builder, size=tuple(options.image_size), bit_depth=options.bit_depth)
         print(describe(report))
         errors += report.number(ERROR)

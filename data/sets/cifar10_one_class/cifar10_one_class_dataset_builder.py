@@ -1,7 +1,7 @@
 """CIFAR-10, one class against the others: trained on the training images of one class, tested on all test images.
 
 The images are those of TFDS's own `cifar10`, which is downloaded and prepared when asked for
-(`data.streaming.prepare`, `tfds.load`), and read again here; nothing is stored twice. There are labels for whole images
+(`data.prepared.prepare`, `tfds.load`), and read again here; nothing is stored twice. There are labels for whole images
 only: an image of another class has no mask (`has_mask` is False).
 
 References:
