@@ -28,6 +28,7 @@ _OTHER_EXTENSIONS = (
 _FEW_VALUES = 16  # A mask of at most that many values is not a blurred one.
 _MADE_BY_A_RUN = ('checkpoints', 'damaged', 'evaluation', 'predictions', 'profile')
 _MADE_BY_PREDICT = ('overlays', 'maps')
+_MARKS = ('config.json', 'predictions.jsonl', 'results.json', 'scores.csv')  # by which what we wrote is known
 
 _told: set[str] = set()  # what `tell_once` has told of
 
@@ -85,6 +86,17 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
         folders[:] = [name for name in folders if name not in (own or ())]
         paths += [os.path.join(parent, name) for name in names if not name.startswith('.')]
     return sorted(paths, key=lambda path: pathlib.Path(path).relative_to(folder).as_posix())
+
+
+def is_own_output(path: str, top: str) -> bool:
+    """Whether a script of ours wrote what lies at a path below `top`, so that `list_images(top)` passes it over."""
+    folders = pathlib.Path(path).relative_to(top).parts
+    for depth, name in enumerate(folders):
+        folder = os.path.join(top, *folders[:depth])
+        own = _folders_of_ours(folder, [mark for mark in _MARKS if os.path.isfile(os.path.join(folder, mark))])
+        if own is not None and (depth or name in own):
+            return True
+    return False
 
 
 def _folders_of_ours(parent: str, names: Collection[str]) -> tuple[str, ...] | None:

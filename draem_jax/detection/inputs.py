@@ -11,8 +11,6 @@ from draem_jax import images, storage
 from draem_jax.errors import UserError
 from draem_jax.terminal import printable
 
-_PICTURES = ('overlays', 'maps')  # the folders that predict.py makes beside its tables
-
 
 def list_inputs(inputs: Sequence[str], out: str) -> list[str]:
     """The image files that the arguments name, each once, in the order given.
@@ -61,7 +59,7 @@ def _list_matches(pattern: str) -> list[str]:
     matches: list[str] = []
     results: list[str] = []
     for match in sorted(glob.glob(pattern, recursive=True)):
-        if _is_result(match, top):
+        if images.is_own_output(os.path.join(top, os.path.relpath(match, top)), top):
             results.append(match)
         elif os.path.isdir(match):
             matches += images.list_images(match, allow_none=True)
@@ -74,20 +72,6 @@ def _list_matches(pattern: str) -> list[str]:
             file=sys.stderr,
         )
     return matches
-
-
-def _is_result(path: str, top: str) -> bool:
-    """Whether a script of ours wrote what lies at `path`: as `images.list_images(top)` would pass it over."""
-    folders = pathlib.Path(os.path.relpath(path, top)).parts
-    for depth in range(len(folders)):
-        folder = os.path.join(top, *folders[:depth])
-        holds_predictions = os.path.isfile(os.path.join(folder, 'predictions.jsonl'))
-        if holds_predictions and (depth or folders[0] in _PICTURES):
-            return True
-        is_run = all(os.path.exists(os.path.join(folder, name)) for name in ('config.json', 'checkpoints'))
-        if is_run and depth:
-            return True
-    return False
 
 
 def _is_in(path: str, folder: str) -> bool:
