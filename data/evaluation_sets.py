@@ -90,10 +90,14 @@ def open_evaluation_sets(
 
 def _open_split(builder: tfds.core.DatasetBuilder, dataset: Mapping[str, Any]) -> EvaluationSet:
     prepared.prepare(builder)
-    height, width = dataset['image_size']
-    how = {'antialias': dataset['antialias'], 'bit_depth': dataset['bit_depth']}
-    read = functools.partial(streaming.read_split, builder, 'test', (height, width), **how)
+    read = functools.partial(streaming.read_split, builder, 'test', **_reading(dataset))
     return EvaluationSet(streaming.count_examples(builder, 'test'), read)
+
+
+def _reading(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """How images are read, as keywords of `streaming.read_split` and `streaming.read_records`."""
+    size = tuple(dataset['image_size'])
+    return {'size': size, 'antialias': dataset['antialias'], 'bit_depth': dataset['bit_depth']}
 
 
 def _add_normals(
@@ -110,13 +114,11 @@ def _add_normals(
     if not wanted:
         return dataclasses.replace(test, note=_NO_NORMALS_NOTE)
     train = builder.records('train')
-    split_by_names([record.filename for record in train], {'validation': [], 'test': wanted})  # Are all still there?
-    normals = [record for record in train if record.filename in set(wanted)]
-    height, width = dataset['image_size']
-    how = {'antialias': dataset['antialias'], 'bit_depth': dataset['bit_depth']}
+    *_, indices = split_by_names([record.filename for record in train], {'validation': [], 'test': wanted})
+    normals = [train[index] for index in indices]
     return EvaluationSet(
         len(normals) + test.count,
-        lambda: itertools.chain(streaming.read_records(normals, (height, width), **how), test.read()),
+        lambda: itertools.chain(streaming.read_records(normals, **_reading(dataset)), test.read()),
         note=_NORMALS_NOTE.format(f'{len(normals)} good image{"s" if len(normals) > 1 else ""}'),
     )
 
