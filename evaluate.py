@@ -254,7 +254,9 @@ def make_evaluate(
     size = tuple(dataset.image_size)
     tests = open_evaluation_sets(dataset, config.synthesis, functools.partial(run_directory.held_out, workdir))
     model = networks.make_model(**config.model)
-    predict = devices.parallel_predict(scoring.make_predict(model, score_window=options.score_window))
+    predict = devices.parallel_predict(
+        scoring.make_predict(model, score_window=options.score_window, score_top=options.score_top)
+    )
 
     @functools.cache  # The files are read before the first checkpoint is evaluated.
     def prepare() -> tuple[dict[str, EvaluationSet], Destination]:
@@ -321,6 +323,7 @@ def find_calibration(workdir: Workdir, step: int, config: ConfigDict, model: net
         workdir,
         step=step,
         score_window=config.evaluation.score_window,
+        score_top=config.evaluation.score_top,
         tile=0,
         image_size=tuple(config.dataset.image_size),
         antialias=config.dataset.antialias,

@@ -93,7 +93,8 @@ def train(config: ConfigDict, workdir: str, profile_steps: tuple[int, int] | Non
         processes.print_once(f'{loaded} {total_steps} steps.')
         for warning in loaded.warnings:
             processes.print_once(f'Note: {warning}')
-        check_anomalies(loaded.normals, loaded.textures, seed=config.training.seed, **config.synthesis)
+        made_from = {'real_defects': loaded.real_defects, **config.synthesis}
+        check_anomalies(loaded.normals, loaded.textures, seed=config.training.seed, **made_from)
         with run_directory.explaining_a_full_disk(workdir, advice.on_disk(config)):
             if processes.is_main():
                 run_directory.start(workdir, *settings)
@@ -141,7 +142,9 @@ def run_steps(
         if processes.is_main():
             run_directory.remove_finished(workdir)
         update = devices.parallel_update(
-            make_update(model, optimizer, slices=options.accumulation_slices, **config.loss)
+            make_update(
+                model, optimizer, slices=options.accumulation_slices, ema_decay=options.ema_decay, **config.loss
+            )
         )
         flops = 3 * networks.forward_flops(model, tuple(config.dataset.image_size))
         speed = Throughput(options.batch_size, flops, devices.peak_tflops())
@@ -248,7 +251,8 @@ def first_state(
 ) -> TrainState:
     """The state to start from: the newest checkpoint, or another run's networks, or random ones."""
     variables = networks.init_variables(model, tuple(config.dataset.image_size), config.training.seed)
-    state = restore_newest_state(manager, init_state(variables, optimizer))
+    keeps_averages = config.training.ema_decay > 0
+    state = restore_newest_state(manager, init_state(variables, optimizer, keeps_averages=keeps_averages))
     step = None if state is None else int(state.step)
     newest = 'no checkpoint' if step is None else f'a checkpoint of step {step}'
     processes.check_same(step, newest, 'Is --workdir a folder that all hosts share?')
@@ -258,7 +262,7 @@ def first_state(
     if config.training.warm_start:
         step, variables = checkpoints.restore_variables(config.training.warm_start, variables)
         processes.print_once(f"Starting from the networks of '{config.training.warm_start}', step {step}.")
-    return init_state(variables, optimizer)
+    return init_state(variables, optimizer, keeps_averages=keeps_averages)
 
 
 def make_batches(config: ConfigDict, loaded: inputs.Inputs, steps_done: int) -> Iterator[pipeline.Batch]:
@@ -271,6 +275,7 @@ def make_batches(config: ConfigDict, loaded: inputs.Inputs, steps_done: int) -> 
         first_batch=steps_done,
         process_index=processes.process_index(),
         process_count=processes.process_count(),
+        real_defects=loaded.real_defects,
         **config.synthesis,
     )
 
@@ -286,7 +291,8 @@ def make_look(
     options, batch_size = config.training, config.evaluation.batch_size
     validates = bool(len(loaded.held_out))
     wanted = options.validation_examples if validates else _PICTURE_ROWS
-    predict = devices.parallel_predict(scoring.make_predict(model, score_window=config.evaluation.score_window))
+    score = {'score_window': config.evaluation.score_window, 'score_top': config.evaluation.score_top}
+    predict = devices.parallel_predict(scoring.make_predict(model, **score))
 
     @functools.cache  # Made at the first look, so that the first step need not wait for them.
     def make_examples() -> pipeline.Batch:
@@ -295,6 +301,7 @@ def make_look(
             loaded.textures,
             seed=_VALIDATION_SEED,
             positions=range(math.ceil(wanted / batch_size) * batch_size),
+            real_defects=loaded.real_defects,
             **config.synthesis,
         )
 

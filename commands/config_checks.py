@@ -15,11 +15,17 @@ Rule = tuple[Callable[[Any], bool], str]
 
 _TOO_LARGE = 2**31  # for an integer: steps and seeds are counted in 32 bits
 # Fields that hold a path to read from, which may begin with the user's home folder, '~'.
-_PATHS = ('dataset.root', 'dataset.texture_root', 'dataset.cache_folder', 'training.warm_start')
+_PATHS = ('dataset.root', 'dataset.texture_root', 'dataset.defect_root', 'dataset.cache_folder', 'training.warm_start')
 
 _positive: Rule = (lambda value: value > 0, 'a number above 0')
 _at_least_0: Rule = (lambda value: value >= 0, '0 or more')
 _at_least_1: Rule = (lambda value: value >= 1, '1 or more')
+
+
+def _one_of(*names: str) -> Rule:
+    return lambda value: value in names, f'{", ".join(map(repr, names[:-1]))} or {names[-1]!r}'
+
+
 # data.synthesis.options.check_options checks the section `synthesis`.
 _RULES: dict[str, Rule] = {
     'dataset.image_size': (
@@ -39,9 +45,16 @@ _RULES: dict[str, Rule] = {
     'model.reconstructive_width': _at_least_1,
     'model.discriminative_width': _at_least_1,
     'model.dtype': (lambda value: value in ('auto', 'float32', 'bfloat16'), "'auto', 'float32' or 'bfloat16'"),
+    'model.networks': _one_of('both', 'discriminative', 'reconstructive'),
+    'model.anomaly_map': _one_of('segmentation', 'ssim', 'msgms'),
+    'model.padding': _one_of('zeros', 'reflect'),
+    'model.anomaly_prior': (lambda value: 0 < value < 1, 'a probability above 0 and below 1'),
+    'model.high_pass_sigma': _at_least_0,
     'loss.l2': _at_least_0,
     'loss.ssim': _at_least_0,
+    'loss.msgms': _at_least_0,
     'loss.focal': _at_least_0,
+    'loss.mask_l1': _at_least_0,
     'loss.gamma': _at_least_0,
     'optimizer.learning_rate': _positive,
     'optimizer.decay_factor': _positive,
@@ -50,10 +63,12 @@ _RULES: dict[str, Rule] = {
         'fractions in (0, 1), ascending',
     ),
     'optimizer.warmup_steps': _at_least_0,
+    'optimizer.schedule': _one_of('steps', 'cosine'),
     # The seeds above belong to the validation and to the simulated test.
     'training.seed': (lambda value: 0 <= value < 2**31 - 3, 'in [0, 2^31 - 3)'),
     'training.batch_size': _at_least_1,
     'training.accumulation_slices': _at_least_1,
+    'training.ema_decay': (lambda value: 0 <= value < 1, 'in [0, 1)'),
     'training.epochs': _at_least_1,
     'training.steps': _at_least_0,
     'training.log_every_steps': _at_least_0,
@@ -64,6 +79,7 @@ _RULES: dict[str, Rule] = {
     'training.validation_examples': _at_least_1,
     'evaluation.batch_size': _at_least_1,
     'evaluation.score_window': (lambda value: value >= 1 and value % 2 == 1, 'odd and 1 or more'),
+    'evaluation.score_top': (lambda value: 0 <= value <= 1, 'in [0, 1]'),
     'evaluation.mask_rule': (lambda value: value in ('half', 'full'), "'half' or 'full'"),
     'evaluation.aupro_max_fpr': (lambda value: 0 < value <= 1, 'in (0, 1]'),
     'evaluation.target_fpr': (lambda value: 0 < value < 1, 'in (0, 1)'),
@@ -130,10 +146,50 @@ def check(
             'No textures to make anomalies from: pass --config.dataset.texture_root=FOLDER (any images; DTD in '
             'the paper) or --config.dataset.texture_source=procedural to draw them.'
         )
+    _check_networks(config['model'])
+    _check_real_defects(config)
     if root and source not in ('folder', 'dtd'):
         raise UserError(
             f"--config.dataset.texture_root='{root}' would not be used, for texture_source is '{source}'. "
             'Pass --config.dataset.texture_source=folder to use it.'
+        )
+
+
+def _check_networks(model: Mapping[str, Any]) -> None:
+    """Raises UserError where a field asks for what the chosen networks do not have."""
+    chosen, made_of = model['networks'], model['anomaly_map']
+    if chosen == 'reconstructive' and made_of == 'segmentation':
+        raise UserError(
+            "--config.model.networks='reconstructive' gives no segmentation: "
+            "expected --config.model.anomaly_map='ssim' or 'msgms'."
+        )
+    if chosen != 'discriminative':
+        return
+    if made_of != 'segmentation':
+        raise UserError(
+            f"--config.model.anomaly_map='{made_of}' compares the image with its reconstruction, and "
+            "--config.model.networks='discriminative' makes none: expected 'segmentation'."
+        )
+    for field in ('sees_difference', 'high_pass_sigma'):
+        if model[field]:
+            raise UserError(
+                f'--config.model.{field}={model[field]} is about the reconstruction, and '
+                "--config.model.networks='discriminative' makes none. Leave it out."
+            )
+
+
+def _check_real_defects(config: ConfigDict | Mapping[str, Any]) -> None:
+    """Raises UserError unless real defects have both a folder and a probability, or neither."""
+    root, probability = config['dataset']['defect_root'], config['synthesis']['real_defect_probability']
+    if root and probability == 0:
+        raise UserError(
+            f"--config.dataset.defect_root='{root}' would not be used, for synthesis.real_defect_probability is 0. "
+            'Pass --config.synthesis.real_defect_probability, such as 0.2.'
+        )
+    if not root and probability != 0:
+        raise UserError(
+            f'--config.synthesis.real_defect_probability={probability}: pass --config.dataset.defect_root=FOLDER, '
+            'a data set with defects and their masks.'
         )
 
 

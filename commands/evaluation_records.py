@@ -18,7 +18,8 @@ from draem_jax.errors import UserError
 Settings = dict[str, Any]
 
 _DATASET = ('name', 'category', 'options', 'root', 'image_size', 'antialias', 'bit_depth')
-_OPTIONS = ('score_window', 'mask_rule', 'aupro_max_fpr')
+_OPTIONS = ('score_window', 'score_top', 'mask_rule', 'aupro_max_fpr')
+_MODEL = ('dtype', 'anomaly_map')
 _TEXTURES = ('texture_source', 'texture_count')
 _ROOT = 'dataset.root'
 RUN = 'run.workdir'  # the setting that tells runs apart in a folder that may take the results of several
@@ -37,7 +38,7 @@ def settings_of(config: Mapping[str, Any], category: str | None = None, *, is_si
     if category is not None:
         settings['dataset.category'] = category
     settings |= {f'evaluation.{field}': config['evaluation'][field] for field in _OPTIONS}
-    settings['model.dtype'] = config['model']['dtype']
+    settings |= {f'model.{field}': config['model'][field] for field in _MODEL}
     if is_simulated:
         settings |= {f'synthesis.{field}': value for field, value in config['synthesis'].items()}
         settings |= {f'dataset.{field}': dataset[field] for field in _TEXTURES}

@@ -70,6 +70,9 @@ def get_config(arg: str = 'official') -> ConfigDict:
     # keeps it), 'procedural' (drawn, if nothing can be downloaded), 'colour' (one plain colour per example, an ablation
     # of the paper), or 'self' (patches of other normal images).
     config.dataset.texture_source = 'folder'
+    # Data set with real defects to train on besides, as MVTec AD lays it out or any way that `folder` reads; only its
+    # defective images with masks are taken. It must not be the test. Empty: none.
+    config.dataset.defect_root = ''
     # Folder of the texture images. For 'dtd': TFDS's data folder, or empty for its default.
     config.dataset.texture_root = ''
     # How many textures to use at most. 0: all there are, or 512 procedural ones.
@@ -90,17 +93,30 @@ def get_config(arg: str = 'official') -> ConfigDict:
     # Probability of rotating the normal image, and largest angle (degrees, either way). Official: 90, paper: 45.
     config.synthesis.rotation_probability = 0.3
     config.synthesis.rotation_degrees = 45.0 if paper else 90.0
+    # What the corners hold that a rotation uncovers: 'black' (official), or 'mirror', the image mirrored at its border.
+    config.synthesis.rotation_fill = 'black'
+    # For parts that look the same from all sides: turn each image by a random multiple of 90 degrees (180, if it is not
+    # square); mirror half of them left to right, and half top to bottom. Official and paper: neither.
+    config.synthesis.quarter_turns = False
+    config.synthesis.flips = False
     # Lowest and highest share of the texture inside the mask. Official: from 0.2, paper: from 0.1.
     config.synthesis.opacity = (0.1, 1.0) if paper else (0.2, 1.0)
     # A texture is changed by this many different ones of the operations, in random order; 0 for none.
     config.synthesis.operations = PAPER_OPERATIONS if paper else OPERATIONS
     config.synthesis.operation_count = 3
+    # Probability that an anomaly is a patch of another normal image, pasted as it is, and no texture: a defect that
+    # looks nearly normal, as CAF and FAIR (Liu et al., 2023) paste them. Official and paper: 0.
+    config.synthesis.normal_patch_probability = 0.0
+    # Probability that an anomaly is one of the real defects of dataset.defect_root. Official and paper: 0.
+    config.synthesis.real_defect_probability = 0.0
     # Shape of the anomalies: 'perlin', 'simplex' (another noise), 'rectangle', or 'union' (of two Perlin masks).
     config.synthesis.mask_source = 'perlin'
     # The mask is where the noise exceeds a threshold drawn from this range. Official: 0.5; the paper gives no range.
     config.synthesis.mask_threshold = (0.2, 0.7) if paper else (0.5, 0.5)
     # The noise has 2^k cells along each side, k uniform from 0 to this maximum.
     config.synthesis.max_cells_log2 = 5
+    # k begins here: 1 or 2 leave out the coarsest noise, whose anomalies cover most of a side. Official and paper: 0.
+    config.synthesis.min_cells_log2 = 0
     # A cell is at least this many pixels wide and high, which lowers the maximum on images below 64 pixels. Noise is 0
     # where its cells meet, so cells of one pixel would be empty. Official: no bound, which is the same from 64 px on.
     config.synthesis.min_cell_size = 2
@@ -124,12 +140,30 @@ def get_config(arg: str = 'official') -> ConfigDict:
     # Keep only the inputs of every block of a network and compute the rest again in the backward pass: larger images or
     # batches fit, but a step takes longer. benchmarks/README.md says by how much.
     config.model.remat = False
+    # 'both'; or one alone, as in the paper's table 3: 'discriminative', which sees the image only, or 'reconstructive'.
+    config.model.networks = 'both'
+    # What the anomaly map is: 'segmentation', or how unlike the image its reconstruction is: 'ssim' or 'msgms'.
+    config.model.anomaly_map = 'segmentation'
+    # What convolutions see beyond the border: 'zeros' (official), or 'reflect', the image mirrored.
+    config.model.padding = 'zeros'
+    # Probability of an anomaly that the discriminative network starts from. Official: 0.5. A low one, such as the 0.01
+    # of the focal loss's authors, keeps the map of narrow networks from ending at 0.55 (networks.prior_bias).
+    config.model.anomaly_prior = 0.5
+    # The discriminative network also sees |image - reconstruction|, after DiffAD (Zhang et al., ICCV 2023).
+    config.model.sees_difference = False
+    # Sigma in pixels of the Gaussian mean that is taken from the reconstructive network's input, after FAIR, whose
+    # filters differ. 0: it sees the image as it is.
+    config.model.high_pass_sigma = 0.0
 
     config.loss = ConfigDict()
     # Weights of the three parts; paper and official: 1.
     config.loss.l2 = 1.0
     config.loss.ssim = 1.0
     config.loss.focal = 1.0
+    # Weight of the loss between edges at four scales, MSGMS, for networks='reconstructive'. 0: none.
+    config.loss.msgms = 0.0
+    # Weight of the mean distance between map and mask, after DeSTSeg (Zhang et al., CVPR 2023). Official: 0.
+    config.loss.mask_l1 = 0.0
     # Focusing exponent of the focal loss; official: 2.
     config.loss.gamma = 2.0
     # Guess SSIM's dynamic range from each batch as the authors' code does; otherwise the range is always 1.
@@ -138,6 +172,8 @@ def get_config(arg: str = 'official') -> ConfigDict:
     config.optimizer = ConfigDict()
     # Adam's step size; paper and official: 1e-4.
     config.optimizer.learning_rate = 1e-4
+    # 'steps': decay_factor at decay_at (official and paper); or 'cosine': down to 0 along half a cosine.
+    config.optimizer.schedule = 'steps'
     # The rate is multiplied by this factor at each of the fractions of the run in decay_at. Paper: after 400 and 600 of
     # 700 epochs.
     config.optimizer.decay_factor = 0.1 if paper else 0.2
@@ -154,6 +190,9 @@ def get_config(arg: str = 'official') -> ConfigDict:
     # slice and has the gradient of all. But batch statistics are those of a slice (over all devices), so the number of
     # slices changes the training.
     config.training.accumulation_slices = 1
+    # Evaluate moving averages of the parameters and of the running statistics: after each step they keep this part of
+    # themselves, such as 0.999. 0: the newest values, as in official and paper.
+    config.training.ema_decay = 0.0
     # Length in epochs of ceil(images / batch_size) steps; paper and official: 700.
     config.training.epochs = 700
     # Length in steps; if it is not 0, it replaces epochs.
@@ -175,6 +214,9 @@ def get_config(arg: str = 'official') -> ConfigDict:
     config.evaluation.batch_size = 16
     # The image score is the highest mean of a window with this side, in pixels; odd. Official: 21 (at 256 px).
     config.evaluation.score_window = 21
+    # The image score is the mean over this part of the pixels, those whose windows are highest; in [0, 1]. 0: the
+    # highest window alone (official).
+    config.evaluation.score_top = 0.0
     # Which pixels of a resized mask are defective: 'half' (> 0.5) or 'full' (only 1.0: official).
     config.evaluation.mask_rule = 'half'
     # AUPRO is integrated up to this false positive rate; MVTec AD's convention: 0.3.

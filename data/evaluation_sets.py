@@ -140,10 +140,12 @@ def make_examples(loaded: inputs.Inputs, **synthesis: Any) -> list[Example]:
     no_mask = np.zeros((*loaded.test.shape[1:3], 1), np.uint8)
     normals = [_example(loaded.test[index], no_mask, 0, NORMAL, name) for index, name in enumerate(names['test'])]
     count = max(_MIN_ANOMALIES, len(normals))
-    always = {'anomaly_probability': 1.0, 'rotation_probability': 0.0}
+    # The real defects have been trained on, so finding them again would say nothing.
+    always = {'anomaly_probability': 1.0, 'real_defect_probability': 0.0}
+    as_it_is = {'rotation_probability': 0.0, 'quarter_turns': False, 'flips': False}
     # Twice as many as are wanted, because a few masks come out empty.
     made = pipeline.examples(
-        loaded.test, loaded.textures, seed=_SEED, positions=range(2 * count), **(synthesis | always)
+        loaded.test, loaded.textures, seed=_SEED, positions=range(2 * count), **(synthesis | always | as_it_is)
     )
     visible = np.flatnonzero(made['mask'].any(axis=(1, 2, 3)))[:count]
     if not len(visible):

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from data import inspection, prepared, streaming
 from data.banks import Bank, Joined, check_memory, gigabytes
 from data.normals import SplitNames, load_normals
+from data.real_defects import load_real_defects
 from data.sets.builders import make_builders
 from data.sets.in_place import InPlaceBuilder
 from data.textures import texture_loader
@@ -29,6 +30,7 @@ class Inputs:
         held_out_names: {category: {'validation': file names, 'test': file names}}.
         textures: bank of textures, or banks.COLOUR, or banks.SELF.
         cache: one of `data.banks.CACHES`.
+        real_defects: bank of defects to paste, uint8 [K, H, W, 4], RGB and mask; None where there are none.
         warnings: sentences about what the data set lacks.
     """
 
@@ -38,6 +40,7 @@ class Inputs:
     held_out_names: HeldOutNames
     textures: Bank | str
     cache: str
+    real_defects: Bank | None = None
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -48,6 +51,9 @@ class Inputs:
         else:
             textures = f'{len(self.textures)} textures'
             shapes = [self.textures.shape]
+        if self.real_defects is not None:
+            textures += f'; {len(self.real_defects)} real defects'
+            shapes.append(self.real_defects.shape)
         shapes += [self.normals.shape, self.held_out.shape, self.test.shape]
         size = sum(map(gigabytes, shapes))
         kept = {'memory': f'{size:.2f} GB in memory', 'disk': f'{size:.2f} GB on disk', 'none': 'decoded as needed'}
@@ -73,6 +79,7 @@ def load(
     texture_source: str,
     texture_root: str,
     texture_count: int,
+    defect_root: str,
     cache: str,
     cache_folder: str,
     cache_limit_gb: float,
@@ -90,7 +97,7 @@ def load(
     """
     height, width = image_size
     size = (height, width)
-    texture_root, cache_folder = os.path.expanduser(texture_root), os.path.expanduser(cache_folder)
+    texture_root, defect_root, cache_folder = map(os.path.expanduser, (texture_root, defect_root, cache_folder))
     keep: dict[str, Any] = {'skip_unreadable': skip_unreadable, 'cache': cache, 'cache_folder': cache_folder}
     builders = make_builders(name, category, root, options)
     # A mistake in the textures should show before a data set is drawn, which takes longest.
@@ -101,8 +108,11 @@ def load(
         counts = [streaming.count_examples(builder, 'train') for builder in builders.values()]
         check_memory([(count, *size, 3) for count in (*counts, texture_count)], cache_limit_gb)
     if before_reading is not None:
-        before_reading(_list_names(builders, texture_source, texture_root))
+        before_reading(_list_names(builders, texture_source, texture_root, defect_root))
     textures = make_textures()
+    defects = None
+    if defect_root:
+        defects = load_real_defects(defect_root, size, builders.values(), antialias=antialias, bit_depth=bit_depth)
     parts = [
         load_normals(
             builder,
@@ -120,17 +130,21 @@ def load(
     normals, held_out, test = (_join(banks) for banks in zip(*[part[:3] for part in parts], strict=True))
     names = {one: part[3] for one, part in zip(builders, parts, strict=True)}
     warnings = _find_warnings(builders.values(), len(test))
-    return Inputs(normals, held_out, test, names, textures, cache, warnings)
+    return Inputs(normals, held_out, test, names, textures, cache, defects, warnings)
 
 
-def _list_names(builders: Mapping[str, tfds.core.DatasetBuilder], texture_source: str, texture_root: str) -> list[str]:
-    """The files of normal images, named as their data sets name them, and of textures, below their folder."""
+def _list_names(
+    builders: Mapping[str, tfds.core.DatasetBuilder], texture_source: str, texture_root: str, defect_root: str
+) -> list[str]:
+    """The files of normal images as their data sets name them; those of textures and defects below their folders."""
     names = []
     for one, builder in builders.items():
         if isinstance(builder, InPlaceBuilder):
             names += [f'{one}/{record.filename}' for record in builder.records('train')]
         else:  # TFDS keeps them in files of its own.
             names += [f'{one}/{index}' for index in range(streaming.count_examples(builder, 'train'))]
+    if defect_root:
+        names += [path.removeprefix(defect_root) for path in images.list_images(defect_root)]
     if texture_source == 'folder':
         names += [path.removeprefix(texture_root) for path in images.list_images(texture_root)]
     return names

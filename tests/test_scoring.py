@@ -9,9 +9,9 @@ from draem_jax.model import scoring
 RANDOM = np.random.default_rng(0)
 
 
-def test_anomaly_map_is_the_softmax_of_the_second_logit():
+def test_segmentation_map_is_the_softmax_of_the_second_logit():
     logits = RANDOM.normal(0, 5, (2, 4, 6, 2)).astype(np.float32)
-    np.testing.assert_allclose(scoring.anomaly_map(logits), special.softmax(logits, axis=-1)[..., 1], rtol=1e-5)
+    np.testing.assert_allclose(scoring.segmentation_map(logits), special.softmax(logits, axis=-1)[..., 1], rtol=1e-5)
 
 
 @pytest.mark.parametrize('window', [1, 5, 21])

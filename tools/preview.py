@@ -60,6 +60,7 @@ def preview(config: ConfigDict, out: str, *, rows: int = 8, first: int = 0) -> N
         seed=config.training.seed,
         positions=range(first, first + max(LOOKED_AT, 4 * rows)),
         trace=True,
+        real_defects=loaded.real_defects,
         **config.synthesis,
     )
     areas = examples['mask'].mean(axis=(1, 2, 3))

@@ -63,6 +63,7 @@ def draw_perlin_mask(
     max_cells_log2: int,
     min_cell_size: int,
     rotation_degrees: float,
+    min_cells_log2: int = 0,
 ) -> tf.Tensor:
     """Thresholded, rotated Perlin noise.
 
@@ -74,6 +75,7 @@ def draw_perlin_mask(
         max_cells_log2: the noise has 2^k cells per axis, k uniform in 0 ... max_cells_log2, drawn for each axis.
         min_cell_size: in pixels, bounds k on small images: noise vanishes on its lattice, so small cells are empty.
         rotation_degrees: largest rotation of the noise, either way.
+        min_cells_log2: where k begins, unless `min_cell_size` allows less.
 
     Returns:
         uint8 [H, W, 1]. The corners that a rotation uncovers are 0.
@@ -83,8 +85,8 @@ def draw_perlin_mask(
     lattice_size = 2**max_cells_log2 + 1
     angles = tf.random.stateless_uniform([lattice_size, lattice_size], angles_key, maxval=2.0 * math.pi)
     cells_y, cells_x = (
-        tf.bitwise.left_shift(1, index_below(1 + largest_cells_log2(size, max_cells_log2, min_cell_size), log2))
-        for log2, size in ((log2_y, height), (log2_x, width))
+        tf.bitwise.left_shift(1, _draw_log2(largest_cells_log2(size, max_cells_log2, min_cell_size), min_cells_log2, u))
+        for u, size in ((log2_y, height), (log2_x, width))
     )
     return _cut(perlin_noise(angles, cells_y, cells_x, height, width), angle, level, threshold, rotation_degrees)
 
@@ -98,10 +100,12 @@ def draw_simplex_mask(
     max_cells_log2: int,
     min_cell_size: int,
     rotation_degrees: float,
+    min_cells_log2: int = 0,
 ) -> tf.Tensor:
     """As `draw_perlin_mask`, from a randomly mirrored field of a bank of `SIMPLEX_FIELDS`, which is drawn once."""
     largest = [largest_cells_log2(size, max_cells_log2, min_cell_size) for size in (height, width)]
-    bank = simplex.draw_bank(SIMPLEX_FIELDS, (height, width), *largest)
+    smallest = [min(min_cells_log2, k) for k in largest]
+    bank = simplex.draw_bank(SIMPLEX_FIELDS, (height, width), *largest, *smallest)
     choice, flip_y, flip_x, angle, level = tf.unstack(uniform(key, 5))
     field = tf.cast(take(bank, index_below(len(bank), choice)), tf.float32)
     field = tf.where(flip_y < 0.5, field[::-1], field)
@@ -118,6 +122,14 @@ def _cut(
     """
     rotated = rotate(noise[..., None], angle_between(rotation_degrees, angle))
     return tf.cast(rotated > tf.cast(between(*threshold, level), tf.float32), tf.uint8)
+
+
+def _draw_log2(largest: int | tf.Tensor, smallest: int, u: tf.Tensor) -> tf.Tensor:
+    """k in `smallest` ... `largest`, int32, as u in [0, 1) says; `largest` where that is below `smallest`."""
+    if not smallest:
+        return index_below(1 + largest, u)
+    smallest = tf.minimum(smallest, largest)
+    return smallest + index_below(1 + largest - smallest, u)
 
 
 def largest_cells_log2(size: int | tf.Tensor, max_cells_log2: int, min_cell_size: int) -> int | tf.Tensor:

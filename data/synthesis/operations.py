@@ -144,12 +144,13 @@ def equalize(image: tf.Tensor) -> tf.Tensor:
     return _look_up(image, tf.cast(tf.where(step > 0, spread, tf.range(256)), tf.uint8))
 
 
-def rotate(image: tf.Tensor, degrees: Number) -> tf.Tensor:
-    """Rotates an image about its centre: bilinear, 0 outside of it, same size.
+def rotate(image: tf.Tensor, degrees: Number, *, mirrors: bool = False) -> tf.Tensor:
+    """Rotates an image about its centre: bilinear, same size.
 
     Args:
         image: uint8 or float32 [H, W, C].
         degrees: counter-clockwise.
+        mirrors: whether the image goes on beyond its border as in a mirror; otherwise it is 0 there.
 
     Returns:
         [H, W, C] of the image's dtype.
@@ -168,7 +169,7 @@ def rotate(image: tf.Tensor, degrees: Number) -> tf.Tensor:
         output_shape=shape[:2],
         fill_value=0.0,
         interpolation='BILINEAR',
-        fill_mode='CONSTANT',
+        fill_mode='REFLECT' if mirrors else 'CONSTANT',
     )[0]
     return _to_uint8(rotated) if image.dtype == tf.uint8 else rotated
 

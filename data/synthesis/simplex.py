@@ -37,14 +37,22 @@ def noise(rng: np.random.Generator, cells_y: int, cells_x: int, size: tuple[int,
 
 
 @functools.lru_cache(maxsize=1)
-def draw_bank(count: int, size: tuple[int, int], largest_log2_y: int, largest_log2_x: int) -> np.ndarray:
+def draw_bank(
+    count: int,
+    size: tuple[int, int],
+    largest_log2_y: int,
+    largest_log2_x: int,
+    smallest_log2_y: int = 0,
+    smallest_log2_x: int = 0,
+) -> np.ndarray:
     """Fields of many scales, to cut masks from; a few hundred take a few seconds.
 
     Args:
         count: F, the number of fields; field k is the same whatever the count.
         size: (height, width) in pixels.
-        largest_log2_y: a field has 2^k cells down the image, k uniform from 0 to this.
+        largest_log2_y: a field has 2^k cells down the image, k uniform from `smallest_log2_y` to this.
         largest_log2_x: the same across the image.
+        smallest_log2_y, smallest_log2_x: where k begins.
 
     Returns:
         float16 [F, height, width], as high as Perlin noise; read-only.
@@ -52,7 +60,8 @@ def draw_bank(count: int, size: tuple[int, int], largest_log2_y: int, largest_lo
     bank = np.empty((count, *size), np.float16)
     for index in range(count):
         rng = np.random.default_rng(index)
-        log2_y, log2_x = rng.integers(0, 1 + np.array([largest_log2_y, largest_log2_x]))
+        smallest, largest = [smallest_log2_y, smallest_log2_x], np.array([largest_log2_y, largest_log2_x])
+        log2_y, log2_x = rng.integers(smallest, 1 + largest)
         bank[index] = TO_PERLIN * noise(rng, 2**log2_y, 2**log2_x, size)
     bank.setflags(write=False)
     return bank

@@ -103,7 +103,8 @@ def load(
     template = _template(model, image_size)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         restoring = thread.submit(checkpoints.restore_variables, run, template, step)
-        predict = _predictor(model, settings.score_window, image_size, batch_size)  # Meanwhile: it takes as long.
+        score = settings.score_window, settings.score_top
+        predict = _predictor(model, *score, image_size, batch_size)  # Meanwhile: it takes as long.
         step, variables = restoring.result()
     detector = Detector(
         predict,
@@ -114,6 +115,7 @@ def load(
         dtype=np.dtype(model.dtype).name,
         bit_depth=settings.bit_depth,
         score_window=settings.score_window,
+        score_top=settings.score_top,
         tile=int(tile),
         batch_size=batch_size,
         threshold=None if threshold is None else float(threshold),
@@ -138,8 +140,9 @@ class Detector:
     Attributes:
         predict: from `scoring.make_predict`, mapped by `devices.parallel_predict` and compiled.
         variables: of the networks.
-        step, image_size, antialias, dtype, bit_depth, score_window, tile, batch_size: how images are looked at. The
-            activations have the type `dtype`, and the values of 16-bit images `bit_depth` bits, or 16 if that is 0.
+        step, image_size, antialias, dtype, bit_depth, score_window, score_top, tile, batch_size: how images are looked
+            at. The activations have the type `dtype`, and the values of 16-bit images `bit_depth` bits, or 16 if that
+            is 0.
         threshold, pixel_threshold: an image or a pixel that reaches it is defective; None where it is not known.
         calibration_note: a sentence about the run's calibration, or why this checkpoint has none.
     """
@@ -152,6 +155,7 @@ class Detector:
     dtype: str
     bit_depth: int
     score_window: int
+    score_top: float
     tile: int
     batch_size: int
     threshold: float | None
@@ -192,6 +196,7 @@ class Detector:
         return {
             'step': self.step,
             'score_window': self.score_window,
+            'score_top': self.score_top,
             'tile': self.tile,
             'image_size': self.image_size,
             'antialias': self.antialias,
@@ -223,7 +228,9 @@ class Detector:
             if self.tile:
                 rest = [next(outputs)[1] for _ in range(tiling.count(shape, self.image_size) - 1)]
                 anomaly_map = tiling.blend([anomaly_map, *rest], shape, self.image_size)
-                score = tiling.highest_mean(anomaly_map, self.score_window)
+                # As many pixels as of an image that is one tile: defects have a size of their own.
+                count = scoring.count_top(self.image_size, self.score_top)
+                score = tiling.highest_mean(anomaly_map, self.score_window, count)
             if not np.isfinite(score):
                 raise UserError(
                     f'The networks of step {self.step} give {score} where a score should be: the training diverged. '
@@ -289,9 +296,11 @@ def check_arguments(
 
 
 @functools.cache
-def _predictor(model: nn.Module, score_window: int, image_size: tuple[int, int], batch_size: int) -> devices.Program:
+def _predictor(
+    model: nn.Module, score_window: int, score_top: float, image_size: tuple[int, int], batch_size: int
+) -> devices.Program:
     """The compiled program; detectors that agree in these arguments share it."""
-    predict = devices.parallel_predict(scoring.make_predict(model, score_window=score_window))
+    predict = devices.parallel_predict(scoring.make_predict(model, score_window=score_window, score_top=score_top))
     devices.compile_predict(predict, _template(model, image_size), (batch_size, *image_size, 3))
     return predict
 

@@ -1,11 +1,12 @@
 """What a detector needs to know of a run: read from its config.json, and checked, for anybody may have edited it."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import reprlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from draem_jax import run_directory
 from draem_jax.errors import UserError
@@ -24,7 +25,7 @@ class RunSettings:
         image_size: (height, width) of the networks' input.
         antialias: as in `images.resize`.
         bit_depth: as in `images.read_image`.
-        score_window: as in `scoring.image_score`.
+        score_window, score_top: as in `scoring.make_predict`.
         batch_size: images per step over all devices on an accelerator.
     """
 
@@ -33,12 +34,18 @@ class RunSettings:
     antialias: bool
     bit_depth: int
     score_window: int
+    score_top: float
     batch_size: int
 
 
 def is_integer(value: object, least: int) -> bool:
     """Whether a value from JSON is an integer, no boolean, and not below `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value from JSON is a number, finite and no boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_image_size(value: object) -> bool:
@@ -53,6 +60,12 @@ def is_bit_depth(value: object) -> bool:
 
 _bool: tuple[Callable[[Any], bool], str] = (lambda value: isinstance(value, bool), 'true or false')
 _at_least_1: tuple[Callable[[Any], bool], str] = (lambda value: is_integer(value, 1), 'an integer, 1 or more')
+
+
+def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in names, ' or '.join(f'"{name}"' for name in names)
+
+
 _RULES: dict[str, dict[str, _Rule]] = {
     'model': {
         'reconstructive_width': (*_at_least_1, _REQUIRED),
@@ -63,6 +76,12 @@ _RULES: dict[str, dict[str, _Rule]] = {
             _REQUIRED,
         ),
         'remat': (*_bool, False),
+        'networks': (*_one_of('both', 'discriminative', 'reconstructive'), 'both'),
+        'anomaly_map': (*_one_of('segmentation', 'ssim', 'msgms'), 'segmentation'),
+        'padding': (*_one_of('zeros', 'reflect'), 'zeros'),
+        'anomaly_prior': (lambda value: is_number(value) and 0 < value < 1, 'a number in (0, 1)', 0.5),
+        'sees_difference': (*_bool, False),
+        'high_pass_sigma': (lambda value: is_number(value) and value >= 0, 'a number, 0 or more', 0.0),
     },
     'dataset': {
         'image_size': (
@@ -75,6 +94,7 @@ _RULES: dict[str, dict[str, _Rule]] = {
     },
     'evaluation': {
         'score_window': (lambda value: is_integer(value, 1) and value % 2 == 1, 'an odd integer', _REQUIRED),
+        'score_top': (lambda value: is_number(value) and 0 <= value <= 1, 'a number in [0, 1]', 0.0),
         'batch_size': (*_at_least_1, _REQUIRED),
     },
 }

@@ -79,15 +79,17 @@ def weights(length: int, side: int) -> np.ndarray:
     return np.stack([window / total[start : start + side] for start in positions]).astype(np.float32)
 
 
-def highest_mean(anomaly_map: np.ndarray, window_size: int) -> np.float32:
+def highest_mean(anomaly_map: np.ndarray, window_size: int, count: int = 1) -> np.float32:
     """`scoring.image_score` of one map of any size, on the host: a device would compile anew for each size.
 
     Args:
         anomaly_map: float32 [H, W].
         window_size: side of the square window in pixels, odd.
+        count: how many of the highest means are averaged, at least 1; all where the map has fewer pixels.
 
     Returns:
         The highest mean over a window, float32; the zeros beyond the border count.
     """
     window = (window_size, window_size)
-    return cv2.boxFilter(anomaly_map, -1, window, borderType=cv2.BORDER_CONSTANT).max()
+    means = cv2.boxFilter(anomaly_map, -1, window, borderType=cv2.BORDER_CONSTANT).ravel()
+    return np.partition(means, -min(count, means.size))[-count:].mean()

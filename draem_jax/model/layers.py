@@ -131,6 +131,42 @@ def convolve(
     )
 
 
+def convolve_reflected(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+    """3x3 convolution for `nn.Conv` with the image mirrored beyond its border, where `convolve` has zeros.
+
+    It is `convolve` plus what the mirrored pixels add to the outermost rows and columns, because the fast ways of
+    `convolve` know zeros alone.
+
+    Args:
+        x: [B, H, W, C], H and W at least 2.
+        kernel: [3, 3, C, O] of the same dtype.
+
+    Returns:
+        [B, H, W, O].
+    """
+    plain = convolve(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    # The row above the image is its second, the row below its last but one; likewise the columns. The corners belong
+    # to the rows, which are as much wider than the image.
+    wide = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)), mode='reflect')
+
+    def border(pixels: jax.Array, taps: jax.Array, padding: Sequence[tuple[int, int]]) -> jax.Array:
+        return lax.conv_general_dilated(pixels, taps, (1, 1), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+    above, below = border(wide[:, 1:2], kernel[:1], _NONE), border(wide[:, -2:-1], kernel[2:], _NONE)
+    left = border(x[:, :, 1:2], kernel[:, :1], ((1, 1), (0, 0)))
+    right = border(x[:, :, -2:-1], kernel[:, 2:], ((1, 1), (0, 0)))
+    H, W = x.shape[1:3]
+    plain += jnp.pad(above, ((0, 0), (0, H - 1), (0, 0), (0, 0))) + jnp.pad(below, ((0, 0), (H - 1, 0), (0, 0), (0, 0)))
+    return (
+        plain
+        + jnp.pad(left, ((0, 0), (0, 0), (0, W - 1), (0, 0)))
+        + jnp.pad(right, ((0, 0), (0, 0), (W - 1, 0), (0, 0)))
+    )
+
+
+_NONE = ((0, 0), (0, 0))
+
+
 def _fill_eights(x: jax.Array, axis: int) -> jax.Array:
     """Zeros behind the last value of an axis, until its length is a multiple of eight."""
     missing = -x.shape[axis] % 8

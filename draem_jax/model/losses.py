@@ -4,13 +4,12 @@ References:
     Zavrtanik et al., DRAEM, ICCV 2021, equations 1 to 3 and 5.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
-_WINDOW_SIZE = 11
-_SIGMA = 1.5
+from draem_jax.model.similarity import edge_similarities, structural_similarity
 
 
 def l2_loss(reconstruction: jax.Array, image: jax.Array) -> jax.Array:
@@ -19,55 +18,23 @@ def l2_loss(reconstruction: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def ssim_loss(reconstruction: jax.Array, image: jax.Array, *, dynamic_range: float | jax.Array = 1.0) -> jax.Array:
-    """1 - mean structural similarity of two images.
+    """1 - the mean of `similarity.structural_similarity` of two [B, H, W, C] float32 images; a scalar in [0, 2]."""
+    return 1 - jnp.mean(structural_similarity(reconstruction, image, dynamic_range=dynamic_range))
 
-    Args:
-        reconstruction: [B, H, W, C] float32.
-        image: [B, H, W, C] float32.
-        dynamic_range: L of the formula, the extent of the values; a number or a scalar array.
 
-    Returns:
-        Scalar in [0, 2].
+def msgms_loss(reconstruction: jax.Array, image: jax.Array) -> jax.Array:
+    """1 - the mean over four scales of the mean of `similarity.edge_similarities`; a scalar in [0, 1).
 
     References:
-        Wang et al., Image Quality Assessment: From Error Visibility to Structural Similarity, 2004, equation 13;
-        11x11 Gaussian window of sigma 1.5, C1 = (0.01 L)^2, C2 = (0.03 L)^2, zeros outside the image.
+        Zavrtanik, Kristan, Skocaj, Reconstruction by inpainting for visual anomaly detection, Pattern Recognition 2021.
     """
-    count = image.shape[0]
-    c1 = (0.01 * dynamic_range) ** 2
-    c2 = (0.03 * dynamic_range) ** 2
-    moments = [reconstruction, image, reconstruction**2, image**2, reconstruction * image]
-    means = _gaussian_mean(jnp.concatenate(moments))
-    mu_r, mu_i, mean_rr, mean_ii, mean_ri = (means[k * count : (k + 1) * count] for k in range(5))
-    variances = (mean_rr - mu_r**2) + (mean_ii - mu_i**2)
-    covariance = mean_ri - mu_r * mu_i
-    similarity = ((2 * mu_r * mu_i + c1) * (2 * covariance + c2)) / ((mu_r**2 + mu_i**2 + c1) * (variances + c2))
-    return 1 - jnp.mean(similarity)
+    means = [jnp.mean(similarity) for similarity in edge_similarities(reconstruction, image)]
+    return 1 - jnp.mean(jnp.stack(means))
 
 
 def authors_dynamic_range(lowest: float | jax.Array, highest: float | jax.Array) -> jax.Array:
     """L as the authors' code guesses it: 255 if `highest` exceeds 128, else 1; one more if `lowest` is below -0.5."""
     return jnp.where(highest > 128, 255.0, 1.0) - jnp.where(lowest < -0.5, -1.0, 0.0)
-
-
-def _gaussian_mean(images: jax.Array) -> jax.Array:
-    """The Gaussian window's mean around each pixel of [N, H, W, C], as two products with banded matrices.
-
-    A depthwise convolution is many times slower on a CPU. The bands end at the border, as if zeros lay beyond it.
-    The precision is the highest because variances are differences of nearly equal numbers.
-    """
-    height, width = images.shape[1:3]
-    exact = lax.Precision.HIGHEST
-    images = jnp.einsum('hk,nkwc->nhwc', _gaussian_band(height), images, precision=exact)
-    return jnp.einsum('wk,nhkc->nhwc', _gaussian_band(width), images, precision=exact)
-
-
-def _gaussian_band(size: int) -> jax.Array:
-    """[size, size] float32: row k holds the 11-tap Gaussian centred on k, cut at the ends."""
-    offset = np.arange(size)[:, None] - np.arange(size)[None, :]
-    taps = np.exp(-((np.arange(_WINDOW_SIZE) - _WINDOW_SIZE // 2) ** 2) / (2 * _SIGMA**2))
-    band = np.exp(-(offset**2) / (2 * _SIGMA**2)) * (np.abs(offset) <= _WINDOW_SIZE // 2) / taps.sum()
-    return jnp.asarray(band, jnp.float32)
 
 
 def focal_loss(logits: jax.Array, mask: jax.Array, *, gamma: float = 2.0) -> jax.Array:
@@ -95,35 +62,57 @@ def focal_loss(logits: jax.Array, mask: jax.Array, *, gamma: float = 2.0) -> jax
     return -jnp.mean((-jnp.expm1(log_p)) ** gamma * log_p)
 
 
+def mask_l1_loss(logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mean distance of the anomaly map from the mask: logits [B, H, W, 2], mask [B, H, W, 1] in {0, 1}; a scalar.
+
+    References:
+        Zhang et al., DeSTSeg: Segmentation Guided Denoising Student-Teacher for Anomaly Detection, CVPR 2023, section
+        3.4, which adds it to the focal loss so that maps become sparse.
+    """
+    return jnp.mean(jnp.abs(jax.nn.softmax(logits.astype(jnp.float32))[..., 1] - mask[..., 0]))
+
+
 def draem_loss(
-    reconstruction: jax.Array,
-    logits: jax.Array,
+    reconstruction: jax.Array | None,
+    logits: jax.Array | None,
     image: jax.Array,
     mask: jax.Array,
     *,
     l2: float = 1.0,
     ssim: float = 1.0,
+    msgms: float = 0.0,
     focal: float = 1.0,
     gamma: float = 2.0,
+    mask_l1: float = 0.0,
     dynamic_range: float | jax.Array = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The sum that DRAEM minimises, with its parts.
 
     Args:
-        reconstruction: [B, H, W, 3] float32.
-        logits: [B, H, W, 2] float32.
+        reconstruction: [B, H, W, 3] float32; None of a network that only segments.
+        logits: [B, H, W, 2] float32; None of a network that only reconstructs.
         image: [B, H, W, 3] float32 in [0, 1], the normal image.
         mask: [B, H, W, 1] float32, 1 where the anomaly was pasted.
         l2, ssim, focal: weights of the three parts, 1 in the paper.
+        msgms: weight of `msgms_loss`, which the paper's table 3 adds to a network that only reconstructs.
         gamma: of the focal loss.
+        mask_l1: weight of `mask_l1_loss`.
         dynamic_range: of SSIM, a number or a scalar array.
 
     Returns:
-        The weighted sum, and {'l2', 'ssim', 'focal'}: the parts without their weights.
+        The weighted sum, and its parts without their weights: 'l2' and 'ssim' where there is a reconstruction, 'focal'
+        where there are logits, and 'msgms' and 'mask_l1' if they also have a weight.
     """
-    parts = {
-        'l2': l2_loss(reconstruction, image),
-        'ssim': ssim_loss(reconstruction, image, dynamic_range=dynamic_range),
-        'focal': focal_loss(logits, mask, gamma=gamma),
-    }
-    return l2 * parts['l2'] + ssim * parts['ssim'] + focal * parts['focal'], parts
+    parts = {}
+    weights = {'l2': l2, 'ssim': ssim, 'msgms': msgms, 'focal': focal, 'mask_l1': mask_l1}
+    if reconstruction is not None:
+        parts['l2'] = l2_loss(reconstruction, image)
+        parts['ssim'] = ssim_loss(reconstruction, image, dynamic_range=dynamic_range)
+        if msgms:
+            parts['msgms'] = msgms_loss(reconstruction, image)
+    if logits is not None:
+        parts['focal'] = focal_loss(logits, mask, gamma=gamma)
+        if mask_l1:
+            parts['mask_l1'] = mask_l1_loss(logits, mask)
+    weighted = [weights[name] * part for name, part in parts.items()]
+    return functools.reduce(jnp.add, weighted), parts

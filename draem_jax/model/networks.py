@@ -20,14 +20,19 @@ from draem_jax import devices
 from draem_jax.errors import UserError
 from draem_jax.model.layers import (
     convolve,
+    convolve_reflected,
     convolve_to_float32,
     max_pool2x2,
     normalise,
     scale_and_shift,
     upsample2x,
 )
+from draem_jax.model.similarity import gaussian_mean
 
 SIZE_MULTIPLE = 32  # five halvings in the discriminative network
+BOTH, DISCRIMINATIVE, RECONSTRUCTIVE = 'both', 'discriminative', 'reconstructive'
+SEGMENTATION, SSIM, MSGMS = 'segmentation', 'ssim', 'msgms'  # what an anomaly map is made of
+ZEROS, REFLECT = 'zeros', 'reflect'  # what convolutions see beyond the border
 
 Variables = dict[str, Any]  # {'params', 'batch_stats'}: trees of arrays, or of their shapes
 
@@ -79,12 +84,14 @@ class ConvBlock(nn.Module):
         dtype: of the computation; parameters and batch statistics stay float32.
         axis_name: the mapped axis of devices over which batch statistics are averaged, or None.
         remat: keep only the block's input for the backward pass, which then computes the rest once more.
+        padding: ZEROS, or REFLECT, where images are at least 64 pixels high and wide.
     """
 
     widths: tuple[int, ...]
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     remat: bool = False
+    padding: str = ZEROS
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -101,13 +108,18 @@ class ConvBlock(nn.Module):
                 use_bias=False,
                 dtype=self.dtype,
                 kernel_init=nn.initializers.normal(0.02),
-                conv_general_dilated=convolve,
+                conv_general_dilated=convolve if self.padding == ZEROS else convolve_reflected,
             )(x)
             x = BatchNorm(axis_name=self.axis_name, rectify=True)(x, train=train)
         return x
 
 
-def last_convolution(channels: int, dtype: DTypeLike, name: str = 'output') -> nn.Conv:
+def last_convolution(
+    channels: int,
+    dtype: DTypeLike,
+    name: str = 'output',
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros,
+) -> nn.Conv:
     """The layer that ends a network of some dtype: convolution 3x3 with bias, [B, H, W, C] -> [B, H, W, channels].
 
     The result is always float32, because losses and maps would see the rounding. On accelerators the products of a
@@ -119,7 +131,9 @@ def last_convolution(channels: int, dtype: DTypeLike, name: str = 'output') -> n
             'promote_dtype': lambda *arrays, dtype: arrays,  # as they are
             'conv_general_dilated': lambda x, kernel, *_, **__: convolve_to_float32(x, kernel),
         }
-    return nn.Conv(channels, (3, 3), kernel_init=nn.initializers.normal(0.02), name=name, **options)
+    return nn.Conv(
+        channels, (3, 3), kernel_init=nn.initializers.normal(0.02), bias_init=bias_init, name=name, **options
+    )
 
 
 class ReconstructiveSubnetwork(nn.Module):
@@ -136,11 +150,12 @@ class ReconstructiveSubnetwork(nn.Module):
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     remat: bool = False
+    padding: str = ZEROS
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         w = self.width
-        options: dict[str, Any] = {'dtype': self.dtype, 'axis_name': self.axis_name, 'remat': self.remat}
+        options = _block_options(self)
         for level, width in enumerate((w, 2 * w, 4 * w, 8 * w, 8 * w)):
             if level > 0:
                 x = max_pool2x2(x)
@@ -156,17 +171,20 @@ class DiscriminativeSubnetwork(nn.Module):
 
     Attributes:
         width: channels of the first stage; 64 in the paper.
+        anomaly_prior: the probability of an anomaly before the first step, where no feature speaks for or against one.
     """
 
     width: int = 64
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     remat: bool = False
+    padding: str = ZEROS
+    anomaly_prior: float = 0.5
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         w = self.width
-        options: dict[str, Any] = {'dtype': self.dtype, 'axis_name': self.axis_name, 'remat': self.remat}
+        options = _block_options(self)
         skips = []
         for level, width in enumerate((w, 2 * w, 4 * w, 8 * w, 8 * w, 8 * w)):
             if level > 0:
@@ -177,11 +195,33 @@ class DiscriminativeSubnetwork(nn.Module):
             x = ConvBlock((width,), **options)(upsample2x(x), train=train)
             x = jnp.concatenate([x, skip], axis=-1)
             x = ConvBlock((width, width), **options)(x, train=train)
-        return last_convolution(2, self.dtype)(x)
+        bias = prior_bias(self.anomaly_prior)
+        return last_convolution(2, self.dtype, bias_init=lambda *_: jnp.asarray(bias))(x)
+
+
+def _block_options(network: ReconstructiveSubnetwork | DiscriminativeSubnetwork) -> dict[str, Any]:
+    """What all blocks of a network share, as keywords of `ConvBlock`."""
+    return {name: getattr(network, name) for name in ('dtype', 'axis_name', 'remat', 'padding')}
+
+
+def prior_bias(prior: float) -> np.ndarray:
+    """The biases of the two logits at which an anomaly has the probability `prior`, float32 [2], of mean 0.
+
+    The output of the last block is at least 0. Starting at even odds, narrow networks make all of its features say
+    "normal", as nearly all pixels are, and an anomaly is where all features are 0: then only the bias is left, the map
+    cannot exceed what it says, 0.52 to 0.62 in our runs, and strong anomalies tie. Starting at a low prior, "normal" is
+    what is left where all features are 0, and they learn to speak for anomalies.
+
+    References:
+        Lin et al., Focal Loss for Dense Object Detection, 2017, section 4.1, which starts at 0.01 to keep the many easy
+        pixels from ruling the first steps.
+    """
+    half = np.float32(math.log(prior / (1 - prior)) / 2)
+    return np.array([-half, half])
 
 
 class Draem(nn.Module):
-    """Both networks, one after the other.
+    """Both networks, one after the other, or one of them alone.
 
     The reconstruction is not detached: the segmentation loss trains the reconstructive network too.
 
@@ -191,6 +231,20 @@ class Draem(nn.Module):
         dtype: of activations; parameters, batch statistics and both outputs are float32.
         axis_name: the mapped axis of devices over which batch statistics are averaged, or None.
         remat: train with less memory and more time: every block is computed once more on the way back.
+        networks: BOTH; DISCRIMINATIVE alone, which sees the image only; or RECONSTRUCTIVE alone.
+        anomaly_map: what `scoring.make_predict` makes the map of: SEGMENTATION, or SSIM or MSGMS of the image and its
+            reconstruction.
+        padding: what convolutions see beyond the border, ZEROS or REFLECT.
+        anomaly_prior: of `DiscriminativeSubnetwork`.
+        sees_difference: whether the discriminative network also sees |image - reconstruction|.
+        high_pass_sigma: if it is not 0, the reconstructive network sees the image minus its Gaussian mean of that
+            sigma in pixels, and so does not see the large-scale brightness that it is to restore.
+
+    References:
+        Zavrtanik et al., DRAEM, table 3 (one network alone); Zhang et al., DiffAD (ICCV 2023) and Rolih et al.,
+        SuperSimpleNet (ICPR 2024), which give differences to their segmentation; Liu et al., FAIR: Frequency-aware
+        Image Restoration for Industrial Visual Anomaly Detection (2023), which restores from high frequencies, with
+        filters of its own.
     """
 
     reconstructive_width: int = 128
@@ -198,9 +252,15 @@ class Draem(nn.Module):
     dtype: DTypeLike = jnp.float32
     axis_name: str | None = None
     remat: bool = False
+    networks: str = BOTH
+    anomaly_map: str = SEGMENTATION
+    padding: str = ZEROS
+    anomaly_prior: float = 0.5
+    sees_difference: bool = False
+    high_pass_sigma: float = 0.0
 
     @nn.compact
-    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array | None, jax.Array | None]:
         """Restores and segments.
 
         Args:
@@ -208,19 +268,35 @@ class Draem(nn.Module):
             train: normalise with the batch's statistics (and update the running ones) or with the running ones.
 
         Returns:
-            reconstruction [B, H, W, 3] float32, unbounded, and logits [B, H, W, 2] float32.
+            reconstruction [B, H, W, 3] float32, unbounded, and logits [B, H, W, 2] float32; None for what a missing
+            network would give.
         """
-        check_image_size(image.shape[1:3])
-        options: dict[str, Any] = {'dtype': self.dtype, 'axis_name': self.axis_name, 'remat': self.remat}
-        image = image.astype(self.dtype)
-        reconstruction = ReconstructiveSubnetwork(self.reconstructive_width, **options, name='reconstructive')(
-            image, train=train
+        check_image_size(image.shape[1:3], self.padding)
+        options: dict[str, Any] = {
+            'dtype': self.dtype,
+            'axis_name': self.axis_name,
+            'remat': self.remat,
+            'padding': self.padding,
+        }
+        seen, reconstruction = [image.astype(self.dtype)], None
+        if self.networks != DISCRIMINATIVE:
+            given = high_pass(image, self.high_pass_sigma) if self.high_pass_sigma else image
+            restore = ReconstructiveSubnetwork(self.reconstructive_width, **options, name='reconstructive')
+            reconstruction = restore(given.astype(self.dtype), train=train)
+            seen.insert(0, reconstruction.astype(self.dtype))
+            if self.sees_difference:
+                seen.append(jnp.abs(seen[1] - seen[0]))
+        if self.networks == RECONSTRUCTIVE:
+            return reconstruction, None
+        segment = DiscriminativeSubnetwork(
+            self.discriminative_width, anomaly_prior=self.anomaly_prior, **options, name='discriminative'
         )
-        pair = jnp.concatenate([reconstruction.astype(self.dtype), image], axis=-1)
-        logits = DiscriminativeSubnetwork(self.discriminative_width, **options, name='discriminative')(
-            pair, train=train
-        )
-        return reconstruction, logits
+        return reconstruction, segment(jnp.concatenate(seen, axis=-1), train=train)
+
+
+def high_pass(images: jax.Array, sigma: float) -> jax.Array:
+    """Images [B, H, W, C] float32 minus their Gaussian means; `sigma` in pixels."""
+    return images - gaussian_mean(images, sigma, 2 * math.ceil(3 * sigma) + 1, is_whole=True)
 
 
 def scale_images(images: jax.Array) -> jax.Array:
@@ -228,13 +304,15 @@ def scale_images(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 255
 
 
-def check_image_size(size: tuple[int, ...]) -> None:
-    """Raises UserError unless height and width are multiples of 32."""
+def check_image_size(size: tuple[int, ...], padding: str = ZEROS) -> None:
+    """Raises UserError unless height and width are multiples of 32, and at least 64 where they are mirrored."""
     if any(side < SIZE_MULTIPLE or side % SIZE_MULTIPLE for side in size):
         raise UserError(
             f'Height and width must be multiples of {SIZE_MULTIPLE} (the discriminative network halves the image five '
             f'times); found {tuple(size)}.'
         )
+    if padding == REFLECT and min(size) < 2 * SIZE_MULTIPLE:  # One pixel is left of 32, and it has no neighbour.
+        raise UserError(f'model.padding={padding!r} takes images of at least 64 x 64 pixels; found {tuple(size)}.')
 
 
 def variable_shapes(model: nn.Module, image_size: tuple[int, int]) -> Variables:
@@ -277,7 +355,8 @@ def init_variables(model: nn.Module, image_size: tuple[int, int], seed: int) -> 
 
     `jax.jit(model.init)` would compile for up to a minute. Here the shapes come from an abstract evaluation, and NumPy
     draws the values: convolution kernels from N(0, 0.02), scales of the normalisation from N(1, 0.02),
-    biases and running means 0, running variances 1.
+    biases and running means 0, running variances 1. The last biases of the discriminative network follow from its
+    `anomaly_prior`.
 
     Args:
         model: a module called as `model(image, train=...)`.
@@ -291,6 +370,8 @@ def init_variables(model: nn.Module, image_size: tuple[int, int], seed: int) -> 
 
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         name = path[-1].key
+        if [part.key for part in path[-3:]] == ['discriminative', 'output', 'bias']:
+            return prior_bias(model.anomaly_prior)
         if name == 'kernel':
             return random.normal(0.0, 0.02, leaf.shape).astype(np.float32)
         if name == 'scale':
@@ -300,15 +381,14 @@ def init_variables(model: nn.Module, image_size: tuple[int, int], seed: int) -> 
     return jax.tree_util.tree_map_with_path(draw, variable_shapes(model, image_size))
 
 
-def make_model(
-    *,
-    reconstructive_width: int,
-    discriminative_width: int,
-    dtype: str,
-    remat: bool = False,
-    axis_name: str | None = None,
-) -> Draem:
-    """`Draem` with its dtype by name: 'float32', 'bfloat16', or 'auto': float32 on a CPU, bfloat16 elsewhere."""
+def make_model(*, dtype: str, axis_name: str | None = None, **options: Any) -> Draem:
+    """`Draem` with its dtype by name: 'float32', 'bfloat16', or 'auto': float32 on a CPU, bfloat16 elsewhere.
+
+    Args:
+        dtype: the name.
+        axis_name: the mapped axis of devices, or None.
+        **options: further attributes of `Draem`.
+    """
     if dtype == 'auto':
         dtype = 'float32' if devices.on_cpu() else 'bfloat16'
-    return Draem(reconstructive_width, discriminative_width, dtype=jnp.dtype(dtype), axis_name=axis_name, remat=remat)
+    return Draem(dtype=jnp.dtype(dtype), axis_name=axis_name, **options)

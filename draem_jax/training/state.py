@@ -24,6 +24,7 @@ class TrainState:
         diverged_at: int32 scalar, the first step whose loss or gradient was not finite; 0 while there is none. That
             step and all later ones are skipped (see `divergence`). It is not saved: no checkpoint holds a diverged
             state.
+        averages: the moving averages of `params` and `batch_stats`, as `variables`; None if the training keeps none.
     """
 
     step: jax.Array | np.ndarray
@@ -31,23 +32,29 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     diverged_at: jax.Array | np.ndarray | np.int32 = np.int32(0)
+    averages: Variables | None = None
 
     @property
     def variables(self) -> Variables:
-        """{'params', 'batch_stats'}: all that inference needs."""
-        return {'params': self.params, 'batch_stats': self.batch_stats}
+        """{'params', 'batch_stats'}: all that inference needs, which are the averages where there are some."""
+        return {'params': self.params, 'batch_stats': self.batch_stats} if self.averages is None else self.averages
 
 
-def init_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(
+    variables: Variables, optimizer: optax.GradientTransformation, *, keeps_averages: bool = False
+) -> TrainState:
     """The state before the first step, as NumPy arrays, without compiling anything.
 
     Args:
         variables: {'params', 'batch_stats'} from `networks.init_variables` or from a checkpoint.
         optimizer: an optax optimizer that starts from zeros, as Adam does.
+        keeps_averages: whether the state has moving averages, which start from `variables`.
     """
     shapes = jax.eval_shape(optimizer.init, variables['params'])
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    return TrainState(np.zeros((), np.int32), variables['params'], variables['batch_stats'], zeros)
+    # A copy, because an update gives back the memory of the state before it, and each array only once.
+    averages = jax.tree.map(np.array, variables) if keeps_averages else None
+    return TrainState(np.zeros((), np.int32), variables['params'], variables['batch_stats'], zeros, averages=averages)
 
 
 def save_state(manager: ocp.CheckpointManager, state: TrainState) -> None:
@@ -82,12 +89,15 @@ def restore_newest_state(manager: ocp.CheckpointManager, template: TrainState) -
 
 def _items(state: TrainState) -> dict[str, Any]:
     """The two items of a checkpoint: what inference needs, and what a resumed training needs besides."""
-    return {
-        'variables': state.variables,
-        'progress': {'step': state.step, 'opt_state': state.opt_state},
-    }
+    progress = {'step': state.step, 'opt_state': state.opt_state}
+    if state.averages is not None:
+        progress['trained'] = {'params': state.params, 'batch_stats': state.batch_stats}
+    return {'variables': state.variables, 'progress': progress}
 
 
 def _from_items(items: dict[str, Any]) -> TrainState:
     variables, progress = items['variables'], items['progress']
-    return TrainState(progress['step'], variables['params'], variables['batch_stats'], progress['opt_state'])
+    trained, averages = (progress['trained'], variables) if 'trained' in progress else (variables, None)
+    return TrainState(
+        progress['step'], trained['params'], trained['batch_stats'], progress['opt_state'], averages=averages
+    )

@@ -24,6 +24,7 @@ def make_update(
     *,
     guess_range: bool = False,
     slices: int = 1,
+    ema_decay: float = 0.0,
     **loss_options: float,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """One training step, to be mapped by `devices.parallel_update`.
@@ -36,13 +37,15 @@ def make_update(
             the other, so that a batch takes the memory of one slice. The gradient is the mean over the slices. What is
             computed from all examples together is computed per slice: the statistics of batch normalisation (the
             running ones move with each slice), and the range that is guessed.
+        ema_decay: of the moving averages of parameters and running statistics, if the state has some. The first steps
+            use (1 + step) / (10 + step) where that is smaller, so that the initial values are soon forgotten.
         **loss_options: weights and gamma of `losses.draem_loss`.
 
     Returns:
         update(state, batch) -> (state, metrics). The batch holds 'image' and 'augmented' uint8 [B, H, W, 3] and
-        'mask' uint8 [B, H, W, 1] in {0, 1}. The metrics are float32 scalars: 'loss', 'l2', 'ssim', 'focal' and
-        'gradient_norm', all averaged over the devices. Once the loss or gradient of a step is not finite, the state
-        stays what it was before that step (see `divergence`).
+        'mask' uint8 [B, H, W, 1] in {0, 1}. The metrics are float32 scalars: 'loss', its parts as
+        `losses.draem_loss` names them, and 'gradient_norm', all averaged over the devices. Once the loss or gradient of
+        a step is not finite, the state stays what it was before that step (see `divergence`).
     """
 
     def loss_fn(params: Any, batch_stats: Any, batch: Batch) -> tuple[jax.Array, tuple[Metrics, Any]]:
@@ -51,7 +54,7 @@ def make_update(
             {'params': params, 'batch_stats': batch_stats}, augmented, train=True, mutable=['batch_stats']
         )
         dynamic_range: float | jax.Array = 1.0
-        if guess_range:
+        if guess_range and reconstruction is not None:
             dynamic_range = losses.authors_dynamic_range(*devices.extremes(jax.lax.stop_gradient(reconstruction)))
         mask = batch['mask'].astype(jnp.float32)
         loss, parts = losses.draem_loss(
@@ -85,7 +88,13 @@ def make_update(
         with jax.numpy_dtype_promotion('standard'):  # optax raises Python floats to an integer count
             updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        after = TrainState(state.step + 1, params, batch_stats, opt_state, state.diverged_at)
+        averages = state.averages
+        if averages is not None:
+            count = state.step.astype(jnp.float32)
+            decay = jnp.minimum(ema_decay, (1 + count) / (10 + count))
+            newest = {'params': params, 'batch_stats': batch_stats}
+            averages = jax.tree.map(lambda mean, value: value + decay * (mean - value), averages, newest)
+        after = TrainState(state.step + 1, params, batch_stats, opt_state, state.diverged_at, averages)
         return divergence.guard(state, after, metrics['loss'], metrics['gradient_norm']), metrics
 
     return update
