@@ -53,8 +53,6 @@ SWITCHES: dict[str, dict[str, Any]] = {
     'prior': {'model.anomaly_prior': 0.01},
     # The mean of the highest thousandth of the pixels in place of one window.
     'top': {'evaluation.score_window': 1, 'evaluation.score_top': 0.005},
-    # A narrow reconstructive network: half the width of the other one's ratio (configs/light.py).
-    'light': {},
 }
 
 PLUS = ('fast', 'grey', 'prior')

@@ -35,9 +35,12 @@ def load_real_defects(
     Raises:
         UserError: there are none, one of them is a test image too, or a file cannot be read.
     """
-    builder = make_builder('folder', root=root)
-    assert isinstance(builder, InPlaceBuilder)
-    records = [record for record in builder.records('test') if record.label == 1 and record.mask is not None]
+    try:
+        builder = make_builder('folder', root=root)
+        assert isinstance(builder, InPlaceBuilder)
+        records = [record for record in builder.records('test') if record.label == 1 and record.mask is not None]
+    except UserError as error:
+        raise UserError(f'{error} It is where --config.dataset.defect_root looks for defects.') from error
     if not records:
         raise UserError(
             f"No defects with masks in '{root}', which --config.dataset.defect_root names. Expected test/<kind>/ and "

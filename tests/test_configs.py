@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 import data
 from commands import config_checks
-from configs import default
+from configs import ablations, default, plus
 from data.synthesis.example import make_example
 from data.synthesis.options import check_options
 from draem_jax.errors import UserError
@@ -29,7 +29,9 @@ ARGUMENTS = {
     'ksdd2': ('paper',),
     'magnetic_tile': ('paper',),
     'mpdd': ('tubes',),
-    'ablations': ('colours,screw', 'rectangles', 'plain,bottle,paper', 'augmentation', 'opacity'),
+    'ablations': ('plain,bottle,paper', 'few_textures_3,screw', *(f'{name},screw' for name in ablations.TABLE_3)),
+    'light': ('32,64', '16,16'),
+    'plus': ('+'.join(name for name in plus.SWITCHES if name != 'official'), *plus.SWITCHES),
     'mvtec': ('screw', 'bottle,paper', 'unified'),
     'quickstart': ('fabric', 'wood', 'metal'),
     'ucsd_ped2': ('paper',),
@@ -104,7 +106,12 @@ def test_categories_of_the_configs_are_those_of_the_data_sets(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'experiment', [experiment for experiment in EXPERIMENTS if experiment[0] not in ('default', 'folder', 'small_cpu')]
+    'experiment',
+    [
+        experiment
+        for experiment in EXPERIMENTS
+        if experiment[0] not in ('default', 'folder', 'light', 'plus', 'small_cpu')
+    ],
 )
 def test_data_set_and_category_of_an_experiment_exist(experiment):
     config = load(*experiment)
@@ -347,3 +354,50 @@ def test_a_texture_folder_that_would_not_be_used_is_refused():
     config = load('folder')
     config.dataset.texture_root = 'textures'
     assert 'texture_source=folder' in message_of(config)
+
+
+@pytest.mark.parametrize(
+    ('experiment', 'names'),
+    [(('ablations', 'nonsense'), ablations.CHANGES), (('plus', 'fast+nonsense'), plus.SWITCHES)],
+)
+def test_an_unknown_row_or_switch_is_named_with_those_that_exist(experiment, names):
+    with pytest.raises(ValueError, match='nonsense') as caught:
+        load(*experiment)
+    assert all(name in str(caught.value) for name in names)
+
+
+@pytest.mark.parametrize('widths', ['32', '32,0', '32,x', '1,2,3'])
+def test_widths_that_are_none_are_refused(widths):
+    with pytest.raises(ValueError, match=f'{widths}.*such as 32,64'):
+        load('light', widths)
+
+
+def test_the_rows_of_table_3_share_their_flags():
+    for name in ablations.TABLE_3:
+        config = ablations.get_config(f'{name},screw')
+        config.dataset.root, config.dataset.texture_root = 'images', 'textures'
+        config_checks.check(config)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'part'),
+    [
+        ({'model.networks': 'reconstructive'}, "anomaly_map='ssim' or 'msgms'"),
+        ({'model.networks': 'discriminative', 'model.anomaly_map': 'ssim'}, "expected 'segmentation'"),
+        ({'model.networks': 'discriminative', 'model.sees_difference': True}, 'model.sees_difference=True'),
+        ({'model.networks': 'discriminative', 'model.high_pass_sigma': 2.0}, 'model.high_pass_sigma=2.0'),
+        ({'model.networks': 'neither'}, "'both', 'discriminative' or 'reconstructive'"),
+        ({'model.anomaly_prior': 0.0}, 'model.anomaly_prior=0.0'),
+        ({'training.ema_decay': 1.0}, 'training.ema_decay=1.0'),
+        ({'optimizer.schedule': 'linear'}, "'steps' or 'cosine'"),
+        ({'evaluation.score_top': 1.5}, 'evaluation.score_top=1.5'),
+        ({'synthesis.min_cells_log2': 6}, 'synthesis.min_cells_log2'),
+        ({'synthesis.rotation_fill': 'white'}, 'black, mirror'),
+        ({'synthesis.real_defect_probability': 0.5}, 'dataset.defect_root=FOLDER'),
+        ({'dataset.defect_root': 'known'}, 'synthesis.real_defect_probability is 0'),
+    ],
+)
+def test_switches_that_contradict_each_other_are_named(changes, part):
+    config = load('default')
+    config.update_from_flattened_dict(changes)
+    assert part in message_of(config)

@@ -200,3 +200,22 @@ def test_statistics_of_devices_with_different_images_are_those_of_all_images():
 
 def test_upsampling_keeps_bfloat16():
     assert layers.upsample2x(jnp.ones((1, 4, 4, 2), jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.usefixtures('platform')
+@pytest.mark.parametrize('size', [(2, 2), (6, 10)])
+def test_a_reflected_convolution_is_that_of_the_mirrored_image_and_so_is_its_gradient(size):
+    image = RANDOM.normal(size=(2, *size, 3)).astype(np.float32)
+    kernel = RANDOM.normal(size=(3, 3, 3, 4)).astype(np.float32)
+
+    def by_padding(image, kernel):
+        padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='reflect')
+        return lax.conv_general_dilated(padded, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+    weight = RANDOM.normal(size=(2, *size, 4)).astype(np.float32)
+    results = []
+    for convolve in (layers.convolve_reflected, by_padding):
+        loss = lambda image, kernel, convolve=convolve: (convolve(image, kernel) * weight).sum()  # noqa: E731
+        results.append([convolve(image, kernel), *jax.grad(loss, (0, 1))(image, kernel)])
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-4)

@@ -10,6 +10,7 @@ from reference_losses import reference_focal, reference_l2, reference_ssim
 from scipy import special
 
 from draem_jax.model import losses
+from draem_jax.model.similarity import edge_similarities
 
 RANDOM = np.random.default_rng(0)
 RECONSTRUCTION = RANDOM.uniform(-0.2, 1.2, (2, 24, 20, 3)).astype(np.float32)
@@ -94,3 +95,27 @@ def test_the_total_is_the_weighted_sum_of_the_named_parts():
     for name, value in expected.items():
         np.testing.assert_allclose(parts[name], value, rtol=2e-6)
     np.testing.assert_allclose(total, 0.5 * expected['l2'] + 2 * expected['ssim'] + 3 * expected['focal'], rtol=2e-6)
+
+
+def test_mask_l1_is_the_mean_distance_of_map_and_mask():
+    expected = np.abs(special.softmax(LOGITS.astype(np.float64), axis=-1)[..., 1] - MASK[..., 0]).mean()
+    np.testing.assert_allclose(losses.mask_l1_loss(LOGITS, MASK), expected, rtol=1e-6)
+
+
+def test_parts_of_the_loss_that_are_switched_on_are_added_with_their_weights():
+    weights = {'l2': 1.0, 'ssim': 2.0, 'msgms': 3.0, 'focal': 4.0, 'mask_l1': 5.0}
+    arrays = [array[:, :, :16] for array in (RECONSTRUCTION, LOGITS, IMAGE, MASK)]  # Sides are multiples of 8.
+    total, parts = jax.jit(functools.partial(losses.draem_loss, **weights))(*arrays)
+    assert parts.keys() == weights.keys()
+    np.testing.assert_allclose(total, sum(weights[name] * parts[name] for name in weights), rtol=1e-6)
+
+
+def test_a_network_alone_has_its_own_parts_of_the_loss_alone():
+    reconstruction, logits, image, mask = (array[:, :, :16] for array in (RECONSTRUCTION, LOGITS, IMAGE, MASK))
+    loss = jax.jit(functools.partial(losses.draem_loss, msgms=1.0, mask_l1=1.0))
+    _, parts = loss(None, logits, image, mask)
+    assert parts.keys() == {'focal', 'mask_l1'}
+    _, parts = loss(reconstruction, None, image, mask)
+    assert parts.keys() == {'l2', 'ssim', 'msgms'}
+    one_minus_means = 1 - np.mean([part.mean() for part in edge_similarities(reconstruction, image)])
+    np.testing.assert_allclose(parts['msgms'], one_minus_means, rtol=1e-5)

@@ -146,3 +146,21 @@ def test_what_cannot_be_noticed_leaves_the_mask():
     mask = np.array([0, 1, 1, 1], np.uint8).reshape(1, 4, 1)
     corrected = noticeable(tf.constant(mask), tf.constant(augmented), tf.constant(image), 10).numpy()
     assert corrected.ravel().tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize('source', ['perlin', 'simplex'])
+def test_noise_begins_at_the_smallest_number_of_cells(source):
+    options = {'source': source, 'max_cells_log2': 3, 'rotation_degrees': 0.0, 'threshold': (0.1, 0.1)}
+
+    def regions(**smallest):
+        return np.mean([scipy.ndimage.label(mask[..., 0])[1] for mask in draw_masks(200, 64, **options, **smallest)])
+
+    # 8 cells a side make some 64 hills and valleys.
+    assert regions() < 8
+    assert regions(min_cells_log2=3) > 12
+
+
+def test_perlin_noise_from_two_cells_on_vanishes_in_the_middle():
+    options = {'threshold': (0.01, 0.01), 'rotation_degrees': 0.0, 'max_cells_log2': 3}
+    assert draw_masks(60, 64, **options)[:, 32, 32].any()
+    assert not draw_masks(60, 64, min_cells_log2=1, **options)[:, 32, 32].any()

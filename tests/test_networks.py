@@ -204,3 +204,60 @@ def test_rematerialisation_keeps_less_than_half_for_the_way_back():
 
         sizes.append(sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(way_back, variables))))
     assert sizes[1] < sizes[0] / 2
+
+
+def apply(model, images, size=(64, 64)):
+    variables = networks.init_variables(model, size, seed=0)
+    # As drawn for training, the kernels leave next to nothing of an image after so many layers.
+    variables = jax.tree.map(lambda leaf: leaf * (12 if leaf.ndim == 4 else 1), variables)
+    return jax.jit(lambda variables, images: model.apply(variables, images, train=False))(variables, images)
+
+
+def test_a_network_alone_gives_its_own_output_alone():
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    for chosen, other, channels in (('discriminative', 0, 3), ('reconstructive', 1, None)):
+        model = networks.Draem(2, 2, networks=chosen)
+        variables = networks.variable_shapes(model, (64, 64))
+        assert list(variables['params']) == [chosen]
+        outputs = jax.eval_shape(lambda v, x, model=model: model.apply(v, x, train=False), variables, image)
+        assert outputs[other] is None
+        assert outputs[1 - other].shape[:3] == (1, 64, 64)
+        if channels:
+            assert variables['params'][chosen]['ConvBlock_0']['Conv_0']['kernel'].shape[2] == channels
+
+
+def test_the_difference_adds_three_channels_to_what_is_segmented():
+    for sees_difference, channels in ((False, 6), (True, 9)):
+        shapes = networks.variable_shapes(networks.Draem(2, 2, sees_difference=sees_difference), (64, 64))
+        kernel = shapes['params']['discriminative']['ConvBlock_0']['Conv_0']['kernel']
+        assert kernel.shape == (3, 3, channels, 2)
+
+
+@pytest.mark.parametrize('prior', [0.5, 0.01])
+def test_a_network_whose_features_are_silent_says_the_prior(prior):
+    model = networks.Draem(2, 2, networks='discriminative', anomaly_prior=prior)
+    variables = networks.init_variables(model, (32, 32), seed=0)
+    bias = variables['params']['discriminative']['output']['bias'].astype(np.float64)
+    assert bias.sum() == 0
+    np.testing.assert_allclose(np.exp(bias[1]) / np.exp(bias).sum(), prior, rtol=1e-6)
+
+
+def test_a_plain_image_shows_no_border_where_borders_are_mirrored():
+    plain = np.full((1, 64, 64, 3), 0.4, np.float32)
+    for padding, shows in (('zeros', True), ('reflect', False)):
+        for output in apply(networks.Draem(2, 2, padding=padding), plain):
+            spread = float(np.ptp(output, axis=(1, 2)).max())
+            assert (spread > 1e-4 * float(np.abs(output).max())) == shows
+
+
+def test_mirrored_borders_take_images_of_64_pixels():
+    with pytest.raises(UserError, match='at least 64 x 64'):
+        networks.variable_shapes(networks.Draem(2, 2, padding='reflect'), (32, 64))
+
+
+def test_a_high_pass_hides_a_change_of_brightness_from_the_reconstruction():
+    images = np.random.default_rng(0).uniform(0, 0.5, (1, 64, 64, 3)).astype(np.float32)
+    for sigma, hides in ((0.0, False), (2.0, True)):
+        model = networks.Draem(2, 2, networks='reconstructive', high_pass_sigma=sigma)
+        (dark, _), (bright, _) = apply(model, images), apply(model, images + np.float32(0.3))
+        assert np.allclose(dark, bright, atol=1e-4 * np.abs(dark).max()) == hides

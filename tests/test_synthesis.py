@@ -1,3 +1,4 @@
+import collections
 import inspect
 
 import numpy as np
@@ -236,3 +237,84 @@ def test_tracing_tells_the_operations_in_their_order(traced):
         for index in order:
             texture = OPERATIONS[('invert', 'equalize')[index]](tf.constant(texture), None).numpy()
         np.testing.assert_array_equal(texture, expected)
+
+
+def test_turns_and_flips_make_the_eight_symmetries_of_a_square_and_no_other_image():
+    given = IMAGES.numpy()
+    symmetries = {
+        turned.tobytes(): (k, quarters, mirrored)
+        for k, image in enumerate(given)
+        for mirrored, seen in enumerate((image, image[:, ::-1]))
+        for quarters in range(4)
+        for turned in [np.ascontiguousarray(np.rot90(seen, quarters))]
+    }
+    made = examples(400, quarter_turns=True, flips=True, operation_count=0, rotation_probability=0.0)
+    counts = collections.Counter(symmetries[image.tobytes()] for image in made['image'])
+    assert len(counts) == 8 * len(given)  # ten of each are expected
+    turned = {symmetries[image.tobytes()][1:] for image in examples(60, quarter_turns=True, **ALWAYS)['image']}
+    assert turned == {(quarters, 0) for quarters in range(4)}
+
+
+def test_images_that_are_not_square_keep_their_shape():
+    images, textures = random_images(1, 32, 48), random_images(1, 32, 48, seed=1)
+    image = images[0].numpy()
+    made = examples(60, images, textures, quarter_turns=True, rotation_probability=0.0)['image']
+    assert {one.tobytes() for one in made} == {image.tobytes(), np.ascontiguousarray(image[::-1, ::-1]).tobytes()}
+
+
+def test_switches_leave_all_other_draws_as_they_are():
+    plain = examples(40, trace=True, operation_count=0)
+    turned = examples(40, trace=True, operation_count=0, quarter_turns=True, flips=True, normal_patch_probability=1e-9)
+    for name in ('texture', 'opacity', 'mask'):
+        np.testing.assert_array_equal(plain[name], turned[name])
+
+
+def test_mirrored_corners_are_as_bright_as_the_image():
+    rotated = {'rotation_probability': 1.0, 'anomaly_probability': 0.0}
+    lowest = IMAGES.numpy().min()
+    assert examples(20, **rotated)['image'].min() == 0
+    assert examples(20, rotation_fill='mirror', **rotated)['image'].min() >= lowest - 1  # Interpolation rounds.
+
+
+def test_patches_of_other_normal_images_are_pasted_as_they_are():
+    plain = [np.full((32, 32, 3), grey, np.uint8) for grey in (50, 100, 150)]
+    images = tf.constant(np.stack(plain))
+    made = examples(
+        100, images, trace=True, normal_patch_probability=0.5, opacity=(1.0, 1.0), operation_count=2, **ALWAYS
+    )
+    is_patch = (made['order'] == -1).all(axis=1)
+    assert is_patch.mean() == pytest.approx(0.5, abs=0.2)
+    greys = made['image'][:, 0, 0, 0]
+    for k in np.flatnonzero(is_patch & made['mask'].any(axis=(1, 2, 3))):
+        pasted = np.unique(made['augmented'][k][made['mask'][k, ..., 0] > 0])
+        assert len(pasted) == 1
+        assert pasted[0] in {50, 100, 150} - {greys[k]}
+    same = examples(
+        100, images, normal_patch_probability=0.5, opacity=(1.0, 1.0), operation_count=2, **ALWAYS
+    )  # the short way, which changes only the pixels of the mask
+    for name, values in same.items():
+        np.testing.assert_array_equal(values, made[name])
+
+
+def test_real_defects_are_pasted_at_their_place_and_turn_with_the_image():
+    # The image says in each pixel where it lies; the defect is the same image, darker, in one corner.
+    rows, columns = np.mgrid[:32, :32].astype(np.uint8)
+    image = np.stack([100 + rows, 100 + columns, 200 + 0 * rows], axis=-1)
+    mask = np.zeros((32, 32, 1), np.uint8)
+    mask[2:9, 20:30] = 255
+    defect = np.concatenate([image - 50, mask], axis=-1)[None]
+    made = examples(
+        60,
+        tf.constant(image[None]),
+        real_defects=tf.constant(defect),
+        real_defect_probability=0.7,
+        quarter_turns=True,
+        flips=True,
+        anomaly_probability=1.0,
+        rotation_probability=0.0,
+    )
+    is_real = made['mask'].sum(axis=(1, 2, 3)) == 70
+    assert is_real.mean() == pytest.approx(0.7, abs=0.2)
+    for k in np.flatnonzero(is_real):
+        expected = np.where(made['mask'][k] > 0, made['image'][k] - 50, made['image'][k])
+        np.testing.assert_array_equal(made['augmented'][k], expected)

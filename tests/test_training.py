@@ -7,11 +7,11 @@ import pytest
 from reference_losses import reference_focal, reference_l2, reference_ssim
 from tiny_run import OneBlock
 
-from draem_jax import devices, errors
+from draem_jax import checkpoints, devices, errors
 from draem_jax.model import networks
 from draem_jax.training import divergence
 from draem_jax.training.optimizer import make_optimizer, make_schedule
-from draem_jax.training.state import init_state
+from draem_jax.training.state import init_state, restore_newest_state, save_state
 from draem_jax.training.update import make_update
 
 SIZE = (32, 32)
@@ -203,3 +203,39 @@ def test_the_host_names_the_first_step_that_diverged(state):
     for part in ('step 82,', 'rate 2e-05', 'loss nan', 'l2 nan'):
         assert part in str(caught.value)
     assert '\n' not in str(caught.value)
+
+
+def test_a_cosine_falls_from_the_rate_to_nothing():
+    schedule = make_schedule(100, learning_rate=2.0, decay_factor=0.2, decay_at=(0.5,), schedule='cosine')
+    steps = np.array([0, 25, 50, 99, 100])
+    np.testing.assert_allclose(
+        [float(schedule(step)) for step in steps], 1 + np.cos(np.pi * steps / 100), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_moving_averages_follow_their_formula_and_are_what_inference_sees(optimizer):
+    variables = networks.init_variables(OneBlock(devices.AXIS), SIZE, seed=0)
+    state = init_state(variables, optimizer, keeps_averages=True)
+    update = devices.parallel_update(make_update(OneBlock(devices.AXIS), optimizer, ema_decay=0.5))
+    expected = jax.tree.map(np.array, variables)
+    for k in range(6):
+        state, _, _ = update(devices.replicate(state), devices.split(make_batch(k)))
+        state = jax.device_get(state)
+        decay = min(0.5, (1 + k) / (10 + k))
+        newest = {'params': state.params, 'batch_stats': state.batch_stats}
+        expected = jax.tree.map(lambda mean, new, d=decay: d * mean + (1 - d) * new, expected, newest)
+    for ours, theirs in zip(jax.tree.leaves(state.variables), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_a_checkpoint_keeps_averages_and_what_they_are_averages_of(optimizer, tmp_path):
+    variables = networks.init_variables(OneBlock(), SIZE, seed=0)
+    template = init_state(variables, optimizer, keeps_averages=True)
+    state = template.replace(step=np.int32(3), averages=jax.tree.map(lambda leaf: leaf + 1, variables))
+    with checkpoints.open_checkpoints(tmp_path) as manager:
+        save_state(manager, state)
+    with checkpoints.open_checkpoints(tmp_path) as manager:
+        restored = restore_newest_state(manager, template)
+    assert_equal(restored.params, variables['params'])
+    assert_equal(restored.averages, state.averages)
+    assert_equal(checkpoints.restore_variables(tmp_path, variables)[1], state.averages)

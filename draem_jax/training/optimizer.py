@@ -1,7 +1,9 @@
 """Adam, and the learning rate over the steps of a run."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -35,7 +37,10 @@ def make_schedule(
         Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017, equation 5, without restarts.
     """
     if schedule == COSINE:
-        rate = optax.cosine_decay_schedule(learning_rate, total_steps)
+
+        def rate(step: Any) -> jax.Array:
+            return learning_rate * (1 + jnp.cos(jnp.pi * (step / total_steps))) / 2
+
     else:
         boundaries = {round(fraction * total_steps): decay_factor for fraction in decay_at}
         rate = optax.piecewise_constant_schedule(learning_rate, boundaries)
