@@ -6,14 +6,12 @@ This process does without JAX, which would take time from the cells.
 import contextlib
 import dataclasses
 import datetime
-import json
 import os
 import pathlib
 import queue
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -22,6 +20,7 @@ from draem_jax.errors import Preempted, UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 _FIRST_STEP = b'First step after'  # what train.py says once it has read, compiled and made a step
+TEST_FOLDER = 'test'  # of a run; takes what evaluate.py writes
 _SPENT, _MEASURED = 'spent.json', 'measured.json'
 _TEST_METRICS = ('image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro')
 
@@ -38,13 +37,15 @@ class Cell:
         facts: what the results say about it: recipe, set, seed, ...
         workdir: directory of its run, which also takes log.txt.
         record: the JSON file of its results.
-        train: the command.
+        train, measure, evaluate: its commands; the second writes measured.json, the third to `TEST_FOLDER`.
     """
 
     facts: dict
     workdir: pathlib.Path
     record: pathlib.Path
     train: list[str]
+    measure: list[str]
+    evaluate: list[str]
 
     def __str__(self):
         return '{set}, {recipe}, seed {seed}'.format(**self.facts)
@@ -139,7 +140,7 @@ def train_and_measure(cell, slot, stop):
     cell.workdir.mkdir(parents=True, exist_ok=True)
     if not run_directory.is_finished(cell.workdir):
         train(cell, slot, stop)
-    run(cell, [sys.executable, '-m', 'benchmarks.recipes', f'--measure={cell.workdir}'], slot, stop)
+    run(cell, cell.measure, slot, stop)
     record = make_record(cell)
     run_directory.write_json(cell.record, record)
     return 'held-out image AUROC {image_auroc:.3f}, pixel AP {pixel_ap:.3f}'.format(**record['held_out'])
@@ -287,9 +288,9 @@ def test(cell, slot, stop):
     if not run_directory.is_finished(cell.workdir):
         raise CellError(f"its run is not in '{cell.workdir}': --test takes the --workdir that it was trained in")
     step = run_directory.finished_step(cell.workdir)
-    folder = cell.workdir / 'test'
-    run(cell, [sys.executable, str(ROOT / 'evaluate.py'), f'--workdir={cell.workdir}', f'--out={folder}'], slot, stop)
-    results = json.loads((run_directory.evaluation_folder(folder, step) / 'results.json').read_text())
+    run(cell, cell.evaluate, slot, stop)
+    folder = run_directory.evaluation_folder(cell.workdir / TEST_FOLDER, step)
+    results = run_directory.read_json(folder / 'results.json', 'Delete it and start again.')
     record['test'] = {name: results['metrics'][name] for name in _TEST_METRICS}
     run_directory.write_json(cell.record, record)
     return 'test image AUROC {image_auroc}, pixel AP {pixel_ap}'.format(**record['test'])
