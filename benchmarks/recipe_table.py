@@ -176,17 +176,14 @@ def chart(grid, name):
     best = sorted(here, key=lambda recipe: (recipe == 'official', last(recipe)), reverse=True)[:_LINES]
     lines = []
     for recipe in best:
-        points = [
-            [
-                statistics.mean(values.values())
-                for key in ('core_seconds', 'image_auroc')
-                if (values := grid.values(recipe, name, _at_tenth(tenth, key)))
-            ]
-            for tenth in _TENTHS
-        ]
-        lines.append((recipe, *zip(*filter(None, points), strict=True)))
-    highest = max(max(seconds) for _, seconds, _ in lines)
-    lowest = min(min(aurocs) for _, _, aurocs in lines)
+        seconds, aurocs = (
+            [_average(grid.values(recipe, name, _at_tenth(tenth, key))) for tenth in _TENTHS]
+            for key in ('core_seconds', 'image_auroc')
+        )
+        points = [point for point in zip(seconds, aurocs, strict=True) if None not in point]
+        lines += [(recipe, *zip(*points, strict=True))] if points else []
+    highest = max((max(seconds) for _, seconds, _ in lines), default=1)
+    lowest = min((min(aurocs) for _, _, aurocs in lines), default=0)
     return charts.line_chart(
         f'{name}: drawn defects on held-out images',
         lines,
@@ -246,4 +243,9 @@ def _spread(values):
 
 
 def _mean(values, digits=0):
-    return f'{statistics.mean(values.values()):.{digits}f}' if values else '-'
+    average = _average(values)
+    return '-' if average is None else f'{average:.{digits}f}'
+
+
+def _average(values):
+    return statistics.mean(values.values()) if values else None
