@@ -6,23 +6,23 @@ This process does without JAX, which would take time from the cells.
 import contextlib
 import dataclasses
 import datetime
-import json
 import os
 import pathlib
 import queue
 import shlex
 import signal
 import subprocess
-import sys
 import threading
 import time
 
+from benchmarks import recipe_cost
 from draem_jax import preemption, run_directory
 from draem_jax.errors import Preempted, UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-_FIRST_STEP = b'First step after'  # what train.py says once it has read, compiled and made a step
-_SPENT, _MEASURED = 'spent.json', 'measured.json'
+_FIRST_STEP = b'\nFirst step after'  # what train.py says once it has read, compiled and made a step
+TEST_FOLDER = 'test'  # of a run; takes what evaluate.py writes
+_MEASURED = 'measured.json'
 _TEST_METRICS = ('image_auroc', 'image_ap', 'pixel_auroc', 'pixel_ap', 'aupro')
 
 
@@ -38,13 +38,15 @@ class Cell:
         facts: what the results say about it: recipe, set, seed, ...
         workdir: directory of its run, which also takes log.txt.
         record: the JSON file of its results.
-        train: the command.
+        train, measure, evaluate: its commands; the second writes measured.json, the third to `TEST_FOLDER`.
     """
 
     facts: dict
     workdir: pathlib.Path
     record: pathlib.Path
     train: list[str]
+    measure: list[str]
+    evaluate: list[str]
 
     def __str__(self):
         return '{set}, {recipe}, seed {seed}'.format(**self.facts)
@@ -139,50 +141,41 @@ def train_and_measure(cell, slot, stop):
     cell.workdir.mkdir(parents=True, exist_ok=True)
     if not run_directory.is_finished(cell.workdir):
         train(cell, slot, stop)
-    run(cell, [sys.executable, '-m', 'benchmarks.recipes', f'--measure={cell.workdir}'], slot, stop)
+    run(cell, cell.measure, slot, stop)
     record = make_record(cell)
     run_directory.write_json(cell.record, record)
     return 'held-out image AUROC {image_auroc:.3f}, pixel AP {pixel_ap:.3f}'.format(**record['held_out'])
 
 
 def train(cell, slot, stop):
-    """Runs train.py, and adds what it cost to spent.json, of which each start of the training is a part."""
-    parts, part = read_parts(cell.workdir), {'commit': commit()}
+    """Runs train.py, and notes what it costs as a further part of spent.json (`benchmarks.recipe_cost`)."""
+    parts = recipe_cost.read_parts(cell.workdir)
+    part = {'commit': recipe_cost.commit(), 'start': time.time(), 'steps': {}}
+    begin, logged = cell.log.stat().st_size if cell.log.exists() else 0, _logged_steps(cell)
 
-    def note(**values):
-        part.update(values)
-        run_directory.write_json(cell.workdir / _SPENT, [*parts, part])
+    def save():
+        recipe_cost.write_parts(cell.workdir, [*parts, part])
 
-    def note_first_step(core_seconds):
-        note(first_step=time.time(), start_up_core_seconds=core_seconds)
+    def look(pid):
+        nonlocal logged
+        before, logged = logged, _logged_steps(cell)
+        new = {f'{step}' for step in logged - before}
+        if not new and ('start_up_core_seconds' in part or _FIRST_STEP not in _read_from(cell.log, begin)):
+            return
+        seconds = recipe_cost.core_seconds_so_far(pid)
+        part.setdefault('start_up_core_seconds', seconds)
+        part['steps'] |= dict.fromkeys(new, seconds)
+        save()
 
     def note_end(core_seconds):
-        note(end=time.time(), core_seconds=core_seconds)
+        part.update(end=time.time(), core_seconds=core_seconds)
+        save()
 
-    note(start=time.time())  # At once: this process may be killed.
-    run(cell, cell.train, slot, stop, note_first_step, note_end)
-
-
-def read_parts(workdir):
-    """The parts of spent.json.
-
-    If this process was killed, the last part has no end. It is given that of the last file that its training wrote, and
-    the seconds until then, for it had a core for itself; 'is_guess' says so.
-    """
-    try:
-        parts = run_directory.read_json(workdir / _SPENT, 'Delete the folder to train the cell anew.')
-    except FileNotFoundError:
-        return []
-    if 'end' not in parts[-1]:
-        written = [workdir / name for name in ('metrics.jsonl', 'checkpoints', 'finished.json')]
-        times = [path.stat().st_mtime for path in written if path.exists()]
-        start = parts[-1]['start']
-        end = max([start, *times])
-        parts[-1] |= {'end': end, 'core_seconds': end - start, 'is_guess': True}
-    return parts
+    save()  # At once: this process may be killed.
+    run(cell, cell.train, slot, stop, look, note_end)
 
 
-def run(cell, command, slot, stop, note_first_step=None, note_end=None):
+def run(cell, command, slot, stop, look=None, note_end=None):
     """Runs a command of a cell, whose output goes to its log.
 
     Args:
@@ -190,7 +183,7 @@ def run(cell, command, slot, stop, note_first_step=None, note_end=None):
         command: list of words.
         slot: what the process has for itself.
         stop: an event; once it is set, the process gets a SIGTERM.
-        note_first_step: called with the processor seconds until train.py says that it has made a step.
+        look: called with the id of the process, four times a second while it runs.
         note_end: called with all processor seconds of the process.
 
     Raises:
@@ -213,10 +206,8 @@ def run(cell, command, slot, stop, note_first_step=None, note_end=None):
         if stop.is_set() and not asked:
             os.kill(process.pid, signal.SIGTERM)
             asked = True
-        if note_first_step and _FIRST_STEP in _read_from(cell.log, begin):
-            with contextlib.suppress(OSError):  # It has just ended.
-                note_first_step(_core_seconds_so_far(process.pid))
-                note_first_step = None
+        if look:
+            look(process.pid)
         time.sleep(0.25)
     process.returncode = os.waitstatus_to_exitcode(status)  # Popen must not wait for it again.
     if note_end:
@@ -242,43 +233,27 @@ def measure(workdir):
 
 def make_record(cell):
     """The results of a cell whose run is trained and measured."""
-    parts = read_parts(cell.workdir)
+    parts = recipe_cost.read_parts(cell.workdir)
     if not parts:
-        raise CellError(f"no {_SPENT} in '{cell.workdir}': nobody knows what this run cost. Move it away")
+        raise CellError(f"no spent.json in '{cell.workdir}': nobody knows what this run cost. Move it away")
     measured = run_directory.read_json(cell.workdir / _MEASURED, 'Delete it and start again.')
     curve = []
     for line in measured['curve']:
-        time_of_checkpoint = (cell.workdir / 'checkpoints' / str(line['step'])).stat().st_mtime
         names = ('image_auroc', 'pixel_auroc', 'pixel_ap')
-        seconds = training_core_seconds(parts, time_of_checkpoint)
+        seconds = recipe_cost.training_core_seconds(parts, line['step'])
         curve.append({'step': line['step'], 'core_seconds': seconds, **{name: line[name] for name in names}})
     return {
         **cell.facts,
         'core_seconds': sum(part['core_seconds'] for part in parts),
-        'start_up_core_seconds': sum(_start_up(part) for part in parts),
+        'start_up_core_seconds': sum(recipe_cost.start_up(part) for part in parts),
         'wall_seconds': sum(part['end'] - part['start'] for part in parts),
         'has_guessed_seconds': any(part.get('is_guess', False) for part in parts),
-        'machine': machine(measured['device']),
+        'machine': recipe_cost.machine(measured['device']),
         'commit': '; '.join(dict.fromkeys(part['commit'] for part in parts)),
         'curve': curve,
         'held_out': {**curve[-1], 'image_auroc_by_kind': measured['curve'][-1]['image_auroc_by_kind']},
         'test': None,
     }
-
-
-def training_core_seconds(parts, until):
-    """The processor seconds of a training from its first step to a time; in each part they pass evenly.
-
-    Args:
-        parts: of spent.json; what a part took until its first step does not count.
-        until: seconds since the epoch.
-    """
-    total = 0.0
-    for part in parts:
-        begin, end = part.get('first_step', part['end']), part['end']
-        share = min(max((until - begin) / (end - begin), 0), 1) if end > begin else 0
-        total += share * (part['core_seconds'] - _start_up(part))
-    return total
 
 
 def test(cell, slot, stop):
@@ -287,44 +262,20 @@ def test(cell, slot, stop):
     if not run_directory.is_finished(cell.workdir):
         raise CellError(f"its run is not in '{cell.workdir}': --test takes the --workdir that it was trained in")
     step = run_directory.finished_step(cell.workdir)
-    folder = cell.workdir / 'test'
-    run(cell, [sys.executable, str(ROOT / 'evaluate.py'), f'--workdir={cell.workdir}', f'--out={folder}'], slot, stop)
-    results = json.loads((run_directory.evaluation_folder(folder, step) / 'results.json').read_text())
+    run(cell, cell.evaluate, slot, stop)
+    folder = run_directory.evaluation_folder(cell.workdir / TEST_FOLDER, step)
+    results = run_directory.read_json(folder / 'results.json', 'Delete it and start again.')
     record['test'] = {name: results['metrics'][name] for name in _TEST_METRICS}
     run_directory.write_json(cell.record, record)
     return 'test image AUROC {image_auroc}, pixel AP {pixel_ap}'.format(**record['test'])
-
-
-def machine(device):
-    """What computed: the model of the CPU and its cores, and the accelerator if there was one."""
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines() if os.path.exists('/proc/cpuinfo') else []
-    model = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), 'unknown CPU')
-    return f'{device}; ' * bool(device) + f'{os.cpu_count()} cores of {model}'
-
-
-def commit():
-    """The commit of the code, with '-dirty' where files differ from it; 'unknown' outside a repository."""
-
-    def git(*words):
-        return subprocess.run(['git', *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git('rev-parse', '--short=10', 'HEAD') + '-dirty' * bool(git('status', '--porcelain', '-uno'))
-    except (OSError, subprocess.CalledProcessError):
-        return 'unknown'
 
 
 def say(text):
     print(time.strftime('%H:%M:%S'), text, flush=True)
 
 
-def _start_up(part):
-    return part.get('start_up_core_seconds', part['core_seconds'])  # Without a step all of it was start-up.
-
-
-def _core_seconds_so_far(pid):
-    fields = pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+def _logged_steps(cell):
+    return {line['step'] for line in run_directory.read_training_log(cell.workdir)}
 
 
 def _read_from(path, begin):

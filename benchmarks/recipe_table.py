@@ -14,11 +14,12 @@ _TITLES = {'image_auroc': 'image AUROC', 'pixel_auroc': 'pixel AUROC', 'pixel_ap
 _TENTHS = range(1, 11)
 _LINES = 7  # that a chart tells apart
 _NOTE = """\
-Mean ± standard deviation (n - 1) over the seeds. `base` is the recipe without its last name; of a single name it is
-`official`. `helps on`: on how many sets the mean held-out image AUROC or pixel AP is above that of the base by more
-than the spread, the larger standard deviation of the two; it takes two seeds that both have. Core-seconds are processor
-time of all threads from the first step on, without starting and compiling. Held out: drawn defects on normal images
-that the training did not see. Test: the data set's own, looked at once, after the choices were made.
+Mean ± standard deviation (n - 1) over the seeds. The base of a recipe is the recipe without
+its last name or its own widths, which stand after @; of a single name it is `official`. `helps on`: on how many sets
+the mean held-out image AUROC or pixel AP is above that of the base by more than the spread, the larger standard
+deviation of the two; it takes two seeds that both have. Core-seconds are processor time of all threads from the first
+step on, without starting and compiling. Held out: drawn defects on normal images that the training did not see. Test:
+the data set's own, looked at once, after the choices were made.
 """
 
 
@@ -71,9 +72,7 @@ class Grid:
 
     def __init__(self, records):
         self.records = records
-        self.recipes = sorted(
-            {one['recipe'] for one in records}, key=lambda name: (name != 'official', name.split('+'))
-        )
+        self.recipes = sorted({one['recipe'] for one in records}, key=_order)
         self.sets = sorted({one['set'] for one in records})
 
     def values(self, recipe, name, read):
@@ -90,7 +89,10 @@ class Grid:
 
 def base(recipe):
     """The recipe that a recipe is compared with; None for `official`."""
-    return None if recipe == 'official' else recipe.rpartition('+')[0] or 'official'
+    switches, has_widths, _ = recipe.partition('@')
+    if has_widths:
+        return switches
+    return None if recipe == 'official' else switches.rpartition('+')[0] or 'official'
 
 
 def exceeds(ours, theirs):
@@ -174,17 +176,14 @@ def chart(grid, name):
     best = sorted(here, key=lambda recipe: (recipe == 'official', last(recipe)), reverse=True)[:_LINES]
     lines = []
     for recipe in best:
-        points = [
-            [
-                statistics.mean(values.values())
-                for key in ('core_seconds', 'image_auroc')
-                if (values := grid.values(recipe, name, _at_tenth(tenth, key)))
-            ]
-            for tenth in _TENTHS
-        ]
-        lines.append((recipe, *zip(*filter(None, points), strict=True)))
-    highest = max(max(seconds) for _, seconds, _ in lines)
-    lowest = min(min(aurocs) for _, _, aurocs in lines)
+        seconds, aurocs = (
+            [_average(grid.values(recipe, name, _at_tenth(tenth, key))) for tenth in _TENTHS]
+            for key in ('core_seconds', 'image_auroc')
+        )
+        points = [point for point in zip(seconds, aurocs, strict=True) if None not in point]
+        lines += [(recipe, *zip(*points, strict=True))] if points else []
+    highest = max((max(seconds) for _, seconds, _ in lines), default=1)
+    lowest = min((min(aurocs) for _, _, aurocs in lines), default=0)
     return charts.line_chart(
         f'{name}: drawn defects on held-out images',
         lines,
@@ -192,6 +191,11 @@ def chart(grid, name):
         charts.Axis(min(0.05 * int(20 * lowest), 0.95), 1, label='image AUROC'),
         description=f'Image AUROC of {", ".join(best)} on {name} over core-seconds',
     )
+
+
+def _order(recipe):
+    switches, _, widths = recipe.partition('@')
+    return switches != 'official', switches.split('+'), widths
 
 
 def _held_out(metric):
@@ -239,4 +243,9 @@ def _spread(values):
 
 
 def _mean(values, digits=0):
-    return f'{statistics.mean(values.values()):.{digits}f}' if values else '-'
+    average = _average(values)
+    return '-' if average is None else f'{average:.{digits}f}'
+
+
+def _average(values):
+    return statistics.mean(values.values()) if values else None

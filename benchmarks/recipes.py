@@ -4,15 +4,15 @@
         --sets=magnetic_tile,screw,ball_screw_time --recipes=official,fast,fast+grain --seeds=0,1
 
 A recipe is the argument of configs/plus.py, `plus` the file without one, and `official` configs/default.py; @8-16 after
-it gives the networks these widths in place of --widths. Each cell
-of the grid, a recipe on a data set with a seed, is one training, pinned to a core of its own. Its checkpoints then look
-for defects that are drawn on held-out normal images (`benchmarks.held_out_defects`): choices are made on these. Started
-again, the benchmark skips what is done and goes on with the rest. --test, once the grid is complete, evaluates the last
-checkpoints on the test images; nothing else reads them.
+it gives the networks these widths in place of --widths. Each cell of the grid, a recipe on a data set with a seed, is
+one training, pinned to a core of its own. Its checkpoints then look for defects that are drawn on held-out normal
+images (`benchmarks.held_out_defects`): choices are made on these. Started again, the benchmark skips what is done and
+goes on with the rest. --test, once the grid is complete, evaluates the last checkpoints on the test images; nothing
+else reads them.
 
---steps counts updates of 8 examples; a recipe with larger batches makes fewer of them. What a cell cost is measured:
-processor seconds of all threads, those until the first step (imports, reading, compiling) apart, and seconds by the
-clock. The results are JSON files in --out, from which `benchmarks.recipe_table` makes the tables.
+--steps counts updates of 8 examples of 64 x 64 pixels: fewer are made of larger examples, and of larger batches. What a
+cell cost is measured: processor seconds of all threads, those until the first step (imports, reading, compiling) apart,
+and seconds by the clock. The results are JSON files in --out, from which `benchmarks.recipe_table` makes the tables.
 """
 
 import argparse
@@ -53,16 +53,12 @@ SETS = {
 def read_recipe(recipe):
     """(value of --config, what it changes) of a recipe; the latter is {'section.field': value} against `official`."""
     switches, _, widths = recipe.partition('@')
-    own_widths = (
-        dict(zip(WIDTHS, _numbers(widths.replace('-', ','), '--recipes', least=1), strict=True)) if widths else {}
-    )
+    own_widths = dict(zip(WIDTHS, parse_widths(widths.replace('-', ','), '--recipes'), strict=True)) if widths else {}
     if switches == 'official':
         return f'{ROOT}/configs/default.py:official', own_widths
     argument = [] if switches == 'plus' else [switches]
     try:
         config = importlib.import_module('configs.plus').get_config(*argument)
-    except ModuleNotFoundError:
-        raise UserError(f"--recipes: '{recipe}' takes configs/plus.py, which is not there. Found: official.") from None
     except ValueError as error:
         raise UserError(f'--recipes: {error}') from None
     official = default.get_config()
@@ -85,9 +81,7 @@ def plan(flags):
         UserError: an unknown data set or recipe, or numbers that are none.
     """
     seeds = _numbers(flags.seeds, '--seeds', least=0)
-    widths = _numbers(flags.widths, '--widths', least=1)
-    if len(widths) != 2:
-        raise UserError(f'--widths={flags.widths}: expected two, of the reconstructive and the discriminative network.')
+    widths = parse_widths(flags.widths, '--widths')
     names = []
     for name in _words(flags.sets):
         if name not in SETS:
@@ -112,36 +106,31 @@ def make_cell(name, recipe, seed, config_file, changes, widths, flags):
     batch_size = changes.get('training.batch_size', BATCH_SIZE)
     updates = max(1, round(flags.steps * data_set.step_factor * BATCH_SIZE / batch_size))
     tenth = -(-updates // 10)
-    # What the recipe itself changes wins over these.
     usual = {
         'dataset.image_size': data_set.image_size,
         'dataset.antialias': True,
         **dict(zip(WIDTHS, widths, strict=True)),
         'evaluation.score_window': data_set.score_window,
     }
-    own_widths = {field: changes[field] for field in WIDTHS if field in changes}
-    values = (
-        {field: value for field, value in usual.items() if field not in changes}
-        | own_widths
-        | {
-            'dataset.name': 'folder',
-            'dataset.root': str(pathlib.Path(flags.root).resolve() / data_set.folder),
-            'dataset.validation_fraction': 0.1,  # The same images are held out in all cells.
-            'training.seed': seed,
-            'training.steps': updates,
-            'training.log_every_steps': tenth,
-            'training.checkpoint_every_steps': tenth,
-            'training.keep_checkpoints': 10,
-            'training.validate_every_steps': 0,
-            'training.picture_every_steps': 0,
-            'evaluation.mask_rule': 'half',
-            'evaluation.report': False,
-            'evaluation.sheet_rows': 0,
-        }
-    )
+    fixed = {
+        'dataset.name': 'folder',
+        'dataset.root': str(pathlib.Path(flags.root).resolve() / data_set.folder),
+        'dataset.validation_fraction': 0.1,  # The same images are held out in all cells.
+        'training.seed': seed,
+        'training.steps': updates,
+        'training.log_every_steps': tenth,
+        'training.checkpoint_every_steps': tenth,
+        'training.keep_checkpoints': 10,
+        'training.validate_every_steps': 0,
+        'training.picture_every_steps': 0,
+        'evaluation.mask_rule': 'half',
+        'evaluation.report': False,
+        'evaluation.sheet_rows': 0,
+    }
+    # What the recipe changes of the usual values wins over them.
+    values = usual | {field: value for field, value in changes.items() if field in usual} | fixed
     if changes.get('dataset.texture_source', 'folder') == 'folder':
         values['dataset.texture_root'] = str(pathlib.Path(flags.textures).resolve())
-    config = {**usual, **changes, **values}
     part = pathlib.Path(f'{name}_{flags.steps}', f'{recipe}_s{seed}')
     facts = {
         'recipe': recipe,
@@ -150,15 +139,21 @@ def make_cell(name, recipe, seed, config_file, changes, widths, flags):
         'steps': flags.steps,
         'updates': updates,
         'batch_size': batch_size,
-        'widths': [config['model.reconstructive_width'], config['model.discriminative_width']],
-        'image_size': list(config['dataset.image_size']),
+        'widths': [values[field] for field in WIDTHS],
+        'image_size': list(values['dataset.image_size']),
         'changes': {field: list(value) if isinstance(value, tuple) else value for field, value in changes.items()},
     }
-    train = [sys.executable, str(ROOT / 'train.py'), f'--config={config_file}']
-    train += [f'--config.{field}={value}' for field, value in values.items()]
     workdir = pathlib.Path(flags.workdir).resolve() / part
-    train.append(f'--workdir={workdir}')
-    return recipe_cells.Cell(facts, workdir, pathlib.Path(flags.out, part).with_name(f'{part.name}.json'), train)
+    here = f'--workdir={workdir}'
+    train = [sys.executable, f'{ROOT}/train.py', f'--config={config_file}', here]
+    return recipe_cells.Cell(
+        facts,
+        workdir,
+        pathlib.Path(flags.out, part).with_name(f'{part.name}.json'),
+        train=train + [f'--config.{field}={value}' for field, value in values.items()],
+        measure=[sys.executable, '-m', 'benchmarks.recipes', f'--measure={workdir}'],
+        evaluate=[sys.executable, f'{ROOT}/evaluate.py', here, f'--out={workdir / recipe_cells.TEST_FOLDER}'],
+    )
 
 
 def run_grid(cells, flags, launch):
@@ -187,6 +182,14 @@ def run_grid(cells, flags, launch):
             'images before the test is looked at: run the grid without --test first.'
         )
     return launch([cell for cell in cells if cell.read()['test'] is None], recipe_cells.test)
+
+
+def parse_widths(text, flag):
+    """'16,8' -> [16, 8]."""
+    widths = _numbers(text, flag, least=1)
+    if len(widths) != 2:
+        raise UserError(f'{flag}: expected two widths, of the reconstructive and the discriminative network: {text}.')
+    return widths
 
 
 def _words(text):
