@@ -2,8 +2,8 @@
 
 spent.json, in the directory of its run, lists the parts of the training, one for each start of train.py: 'start' and
 'end' in seconds since the epoch, 'core_seconds' (user and system time of all threads), 'start_up_core_seconds' (those
-until the first step), 'steps' ({step: those until its line in the training's log}) and 'commit'. What a part did not come
-to is missing.
+until the first step), 'steps' ({step: those until its line in the training's log}) and 'commit'. What a part did not
+come to is missing.
 """
 
 import os
