@@ -185,7 +185,7 @@ def evaluate_sweep(workdir: Workdir, changes: Changes | None = None, out: Workdi
         try:
             step = run_directory.finished_step(cell.workdir)
             if step is None:
-                print(f'{cell.category}, seed {cell.seed}: its training has not ended, left out.')
+                print(f'{cell}: its training has not ended, left out.')
                 continue
             record = None if changes or out else evaluation_records.read_matching(cell.workdir, step)
             below = None if out is None else pathlib.Path(out) / cell.workdir.relative_to(workdir)
@@ -194,7 +194,7 @@ def evaluate_sweep(workdir: Workdir, changes: Changes | None = None, out: Workdi
             tag = tag or evaluation_records.tag_of_record(record, cell.workdir)
         except UserError as error:
             failures += 1
-            print(f'Error: {cell.category}, seed {cell.seed}: {error}', file=sys.stderr)
+            print(f'Error: {cell}: {error}', file=sys.stderr)
     if not evaluated:
         raise UserError(f"No run in the sweep '{workdir}' could be evaluated.")
     rows = sweep_table.collect(evaluated)

@@ -1,4 +1,4 @@
-"""Trains and evaluates a model for each category and seed, and writes the table of all.
+"""Trains and evaluates a model for each config, category and seed, and writes the table of all.
 
     python sweep.py --config=configs/mvtec.py --categories=all --seeds=0,1,2 --devices_per_run=1 \
         --config.dataset.root=MVTEC_AD --config.dataset.texture_root=DTD/images --workdir=runs/mvtec
@@ -6,6 +6,16 @@
 Each cell, <workdir>/<category>/seed_<n>/, is train.py and then evaluate.py with the flags given here, in processes of
 their own that write to its log.txt. When a cell fails, the others go on. Started again with the same flags, the sweep
 skips what is finished and goes on with the rest. table.csv and table.md cover all cells that are finished.
+
+--config may name several configs, with commas between, such as two rows of the paper's Table 3:
+
+    python sweep.py --config=configs/ablations.py:colours,screw,configs/ablations.py:full,screw --seeds=0,1,2 ...
+
+Their cells are <workdir>/<config>/<category>/seed_<n>/, where <config> is the file's name and its argument:
+ablations_colours_screw. All other flags apply to each config; only a --config.dataset.texture_root is left out of those
+that take no textures from a folder. The table has rows for each config of this call, in its order. Cells of other
+configs, and those of a sweep over one config in the same folder, stay where they are and out of the table;
+`evaluate.py --workdir=WORKDIR` writes it with all that the folder holds.
 
 --launcher=local spreads the cells over the devices of this machine, --devices_per_run to each. SIGTERM or Ctrl-C is
 passed on to the cells under way, which save and leave; a second Ctrl-C does not wait for them.
@@ -21,18 +31,19 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 
 import data
-from commands import command_line, config_checks, sweep_table
+from commands import command_line, config_checks, sweep_configs, sweep_table
 from commands.cell_process import Outcome, describe
 from commands.cells import Cell, CellJob, list_cells, read_last_results
 from commands.local_launcher import run_locally, slots
 from commands.slurm_launcher import run_on_cluster
+from commands.sweep_configs import SweepConfig
 from draem_jax import run_directory
 from draem_jax.errors import Preempted, UserError
 
@@ -41,11 +52,8 @@ _SCRIPTS = pathlib.Path(__file__).resolve().parent
 
 def main() -> int:
     options, workdir = flags.FLAGS, command_line.folder('workdir')
-    config_checks.check(options.config)
-    config = config_checks.expand_home(options.config)
-    arguments = [f'--config={command_line.config_file()}']
-    arguments += [f'--config.{field}={value}' for field, value in command_line.changes().items()]
-    cell_jobs = plan(config, workdir, options.categories, options.seeds, arguments)
+    configs = sweep_configs.read(command_line.config_files(), command_line.changes())
+    cell_jobs = plan_all(configs, workdir, options.categories, options.seeds)
     advice = 'Make room there and start again with the same flags: what is finished is skipped.'
     with run_directory.explaining_a_full_disk(workdir, advice):
         if options.launcher == 'slurm':
@@ -85,7 +93,8 @@ def run_cells(
     outcomes = launch(rest) if rest else {}
     left = [cell_job for cell_job in rest if outcomes.get(cell_job, Preempted.exit_code) == Preempted.exit_code]
     failed = [cell_job for cell_job in rest if cell_job not in left and outcomes[cell_job] != 0]
-    write_table(workdir, [*failed, *left])
+    configs = list(dict.fromkeys(cell_job.cell.config for cell_job in cell_jobs))
+    write_table(workdir, [*failed, *left], configs)
     for cell_job in failed:
         print(f'Error: {cell_job}: {describe(cell_job, outcomes[cell_job])}', file=sys.stderr)
     if left:
@@ -93,23 +102,47 @@ def run_cells(
     return int(bool(failed))
 
 
-def write_table(workdir: str | os.PathLike[str], left_out: Sequence[CellJob] = ()) -> None:
+def write_table(
+    workdir: str | os.PathLike[str], left_out: Sequence[CellJob] = (), configs: Sequence[str] = ('',)
+) -> None:
     """Writes and prints the table of all finished cells in a sweep's folder, where there are any.
 
     Cells whose files cannot be read are named.
+
+    Args:
+        workdir: directory of the sweep.
+        left_out: cells that are not finished, to be named below the table.
+        configs: names of the configs whose cells the table takes, in its order; [''] in a sweep over one.
     """
     evaluated = []
-    for cell in list_cells(workdir):
+    cells = [cell for cell in list_cells(workdir) if cell.config in configs]
+    for cell in sorted(cells, key=lambda cell: configs.index(cell.config)):
         try:
             if (record := read_last_results(cell)) is not None:
                 evaluated.append((cell, record))
         except UserError as error:
-            print(f'Error: {cell.category}, seed {cell.seed}, is not in the table: {error}', file=sys.stderr)
+            print(f'Error: {cell}, is not in the table: {error}', file=sys.stderr)
     if evaluated:
         rows = sweep_table.collect(evaluated)
         note = f'Left out, for they are not finished: {"; ".join(map(str, left_out))}.' if left_out else None
         sweep_table.write(workdir, rows, note)
         print(sweep_table.markdown(rows, note))
+
+
+def plan_all(
+    configs: Iterable[SweepConfig],
+    workdir: str | os.PathLike[str],
+    categories: str | None = None,
+    seeds: str | None = None,
+    scripts: pathlib.Path = _SCRIPTS,
+) -> list[CellJob]:
+    """The cells of a sweep over configs, the first seed of all configs and categories first; as `plan`."""
+    cell_jobs = []
+    for one in configs:
+        with sweep_configs.naming(one.name):
+            cell_jobs += plan(one.config, workdir, categories, seeds, one.arguments, scripts, one.name)
+    order = list(dict.fromkeys(cell_job.cell.seed for cell_job in cell_jobs))
+    return sorted(cell_jobs, key=lambda cell_job: order.index(cell_job.cell.seed))
 
 
 def plan(
@@ -119,8 +152,9 @@ def plan(
     seeds: str | None = None,
     arguments: Sequence[str] = (),
     scripts: pathlib.Path = _SCRIPTS,
+    name: str = '',
 ) -> list[CellJob]:
-    """The cells of a sweep, the first seed of all categories first.
+    """The cells of a config, the first seed of all categories first.
 
     Args:
         config: with the fields of configs/default.py.
@@ -129,28 +163,29 @@ def plan(
         seeds: numbers with commas between; None for the config's own.
         arguments: the flags from which train.py makes `config`.
         scripts: folder of train.py and evaluate.py.
+        name: of the config in a sweep over several.
 
     Raises:
         UserError: no such category, no such seed, or a value that a config may not hold.
     """
     folders: dict[str, str] = {}
     for category in parse_categories(config.dataset, categories):
-        name = folder_name(config.dataset.name, category)
-        if name in folders:
-            raise UserError(f"'{folders[name]}' and '{category}' would share the folder '{name}' of the sweep.")
-        folders[name] = category
+        below = folder_name(config.dataset.name, category)
+        if below in folders:
+            raise UserError(f"'{folders[below]}' and '{category}' would share the folder '{below}' of the sweep.")
+        folders[below] = category
     cell_jobs = []
     for seed in parse_seeds(config.training, seeds):
-        for name, category in folders.items():
+        for below, category in folders.items():
             own = config.copy_and_resolve_references()
             own.dataset.category, own.training.seed = category, seed
             config_checks.check(own)
-            folder = pathlib.Path(workdir) / name / f'seed_{seed}'
+            folder = pathlib.Path(workdir) / name / below / f'seed_{seed}'
             train = [sys.executable, str(scripts / 'train.py'), *arguments, f'--workdir={folder}']
             train += [f'--config.dataset.category={category}', f'--config.training.seed={seed}']
             evaluate = [sys.executable, str(scripts / 'evaluate.py'), f'--workdir={folder}']
             values = json.loads(json.dumps(own.to_dict()))  # As config.json will be read: tuples are lists there.
-            cell_jobs.append(CellJob(Cell(name, seed, folder), values, train, evaluate))
+            cell_jobs.append(CellJob(Cell(below, seed, folder, name), values, train, evaluate))
     return cell_jobs
 
 
@@ -220,7 +255,7 @@ def slurm_parameters(options: flags.FlagValues) -> dict[str, Any]:
 
 
 if __name__ == '__main__':
-    command_line.define_config_file()
+    command_line.define_config_file(takes_several=True)
     flags.DEFINE_string('workdir', None, 'Directory of the sweep.', required=True)
     flags.DEFINE_string('categories', None, "'all', or names with commas between. The config's own by default.")
     flags.DEFINE_string('seeds', None, "Numbers with commas between. The config's own by default.")

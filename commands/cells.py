@@ -1,4 +1,7 @@
-"""The cells of a sweep: one run for each category and seed, in `<workdir>/<category>/seed_<n>/`."""
+"""The cells of a sweep: one run for each category and seed, in `<workdir>/<category>/seed_<n>/`.
+
+In a sweep over several configs it is `<workdir>/<name of the config>/<category>/seed_<n>/`.
+"""
 
 import dataclasses
 import os
@@ -13,21 +16,27 @@ from draem_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One run of a sweep."""
+    """One run of a sweep; `config` is the name of its config, or '' where the sweep has one config."""
 
     category: str
     seed: int
     workdir: pathlib.Path
+    config: str = ''
+
+    def __str__(self) -> str:
+        return ', '.join([*filter(None, [self.config]), self.category, f'seed {self.seed}'])
 
 
 def list_cells(workdir: str | os.PathLike[str]) -> list[Cell]:
-    """The cells in a folder, sorted by category and seed; empty where the folder holds no sweep."""
+    """The cells in a folder, sorted by config, category and seed; empty where the folder holds no sweep."""
     cells = []
-    for path in pathlib.Path(workdir).glob('*/seed_*/config.json'):
-        number = path.parent.name.removeprefix('seed_')
-        if number.isdecimal():
-            cells.append(Cell(path.parent.parent.name, int(number), path.parent))
-    return sorted(cells, key=lambda cell: (cell.category, cell.seed))
+    for pattern in ('*/seed_*/config.json', '*/*/seed_*/config.json'):
+        for path in pathlib.Path(workdir).glob(pattern):
+            *config, category, seed, _ = path.relative_to(workdir).parts
+            number = seed.removeprefix('seed_')
+            if number.isdecimal():
+                cells.append(Cell(category, int(number), path.parent, *config))
+    return sorted(cells, key=lambda cell: (cell.config, cell.category, cell.seed))
 
 
 def read_last_results(cell: Cell) -> dict[str, Any] | None:
@@ -50,7 +59,7 @@ class CellJob:
     evaluate: list[str]
 
     def __str__(self) -> str:
-        return f'{self.cell.category}, seed {self.cell.seed}'
+        return str(self.cell)
 
     @property
     def log(self) -> pathlib.Path:

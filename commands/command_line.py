@@ -6,11 +6,12 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from commands import config_checks
 from configs import default
@@ -31,17 +32,58 @@ _OF_FILES = (
     *(errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE),
 )
 
+# ml_collections reports a wrong field, type or file with any of these.
+_OF_CONFIGS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError)
 
-def define_config_file() -> None:
-    """Defines --config=FILE[:ARG] and --config.section.field=VALUE, for scripts that start a run."""
+
+def define_config_file(*, takes_several: bool = False) -> None:
+    """Defines --config=FILE[:ARG] and --config.section.field=VALUE, for scripts that start a run.
+
+    Args:
+        takes_several: whether --config may name several files, with commas between. `config_files` lists them, and the
+            flag's own config is that of the first.
+    """
     config_flags.DEFINE_config_file('config', None, 'Experiment file, with its argument after a colon.')
+    if takes_several:
+        flags.FLAGS['config'].parser = _FirstFile('config')
+        flags.FLAGS['config'].help = 'Experiment files, each with its argument after a colon, with commas between.'
     # --help shows what the script's own file defines.
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['config'])
 
 
-def config_file() -> str:
-    """The value of --config, the file with its argument after a colon; call `define_config_file` before."""
-    return config_flags.get_config_filename(flags.FLAGS['config'])
+class _FirstFile(ConfigFileFlagParser):
+    def parse(self, path: str) -> ConfigDict:
+        return super().parse(split_files(path)[0])
+
+
+def config_files() -> list[str]:
+    """The files that --config names, each with its argument after a colon, and each once; empty without --config."""
+    if flags.FLAGS.config is None:
+        return []
+    return split_files(config_flags.get_config_filename(flags.FLAGS['config']))
+
+
+def split_files(value: str) -> list[str]:
+    """The files in a value of --config. An argument may hold commas too, so only one before a file parts two."""
+    parts = re.split(r',(?=[^,:]+\.py(?:[:,]|$))', value)
+    return list(dict.fromkeys(part.strip() for part in parts))
+
+
+def load_config(arguments: Sequence[str]) -> ConfigDict:
+    """The config that train.py makes from --config=FILE[:ARG] and --config.section.field=VALUE, not checked.
+
+    Raises:
+        UserError: there is no such file, it does not take the argument, or a value has another type.
+    """
+    sys.modules.pop('config_config', None)  # There ml_collections would add this file to the one loaded before.
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=list(arguments))
+        values(['', *arguments])
+        hasattr(values.config, 'dataset')  # As in `_parse`.
+        return values.config
+    except _OF_CONFIGS as error:
+        raise UserError(_one_line(error)) from error
 
 
 def define_config_overrides() -> None:
@@ -88,8 +130,8 @@ def folder(flag: str) -> str:
 
 
 def changes() -> dict[str, Any]:
-    """What the command line changes in the config, as {'section.field': value}."""
-    return config_flags.get_override_values(flags.FLAGS['config'])
+    """What the command line changes in the config, as {'section.field': value}; nothing where it names no config."""
+    return {} if flags.FLAGS.config is None else config_flags.get_override_values(flags.FLAGS['config'])
 
 
 def main(
@@ -147,8 +189,7 @@ def _parse(arguments: list[str]) -> list[str]:
         return rest
     except SystemExit:
         sys.exit(0)  # absl leaves with 1 after --help.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
-        # ml_collections reports a wrong field, type or file with any of these.
+    except _OF_CONFIGS as error:
         return _fail(_one_line(error))
     except (RecursionError, MemoryError):  # From Python's parser, which reads tuples.
         return _fail('A value on the command line is nested too deeply.')

@@ -4,8 +4,11 @@ Image AUROC, pixel AUROC and pixel AP in percent, at 256 px, 700 epochs. A pixel
 mask has its full value, as in the authors' code.
 
 References:
-    Zavrtanik, Kristan, Skocaj, DRAEM, ICCV 2021, tables 1 and 2 (MVTec AD).
+    Zavrtanik, Kristan, Skocaj, DRAEM, ICCV 2021, tables 1, 2 (MVTec AD) and 3 (ablations).
 """
+
+import re
+from collections.abc import Collection
 
 METRICS = ('image_auroc', 'pixel_auroc_full_mask', 'pixel_ap_full_mask')
 
@@ -27,8 +30,45 @@ _MVTEC_AD = {
     'zipper': (100.0, 98.8, 81.5),
 }
 
+# Means over the fifteen categories, by the names that configs/ablations.py gives to the rows.
+TABLE_3 = {
+    'discriminative_only': (93.9, 92.7, 62.5),
+    'reconstruction_ssim': (83.9, 89.7, 47.5),
+    'reconstruction_msgms': (90.7, 93.4, 50.9),
+    'colours': (96.2, 92.6, 56.5),
+    'rectangles': (96.9, 96.8, 65.1),
+    'plain': (97.4, 94.5, 64.3),
+    'augmentation': (97.4, 95.0, 64.5),
+    'opacity': (97.9, 97.1, 68.4),
+    'imagenet': (97.9, 97.0, 67.9),
+    'full': (98.0, 97.3, 68.4),
+}
+# The name of a config of a sweep (commands/sweep_configs.py) that is a row of it: its category and preset may follow.
+_ROW = re.compile(rf'ablations_({"|".join(TABLE_3)})(_({"|".join(_MVTEC_AD)}))?(_official|_paper)?')
 
-def results_of(dataset: str, category: str) -> dict[str, float]:
-    """{metric: value in [0, 1]} that the paper prints for a category; empty where it prints none."""
-    values = _MVTEC_AD.get(category, ()) if dataset == 'mvtec_ad' else ()
+
+def results_of(dataset: str, category: str, config: str = '') -> dict[str, float]:
+    """{metric: value in [0, 1]} that the paper prints for a category; empty where it prints none.
+
+    Args:
+        dataset: name of the data set.
+        category: its category.
+        config: name of the config in a sweep over several. The paper prints categories of the full method alone.
+    """
+    is_printed = dataset == 'mvtec_ad' and (not config or _row_of(config) == 'full')
+    return _by_metric(_MVTEC_AD.get(category, ()) if is_printed else ())
+
+
+def mean_results_of(dataset: str, categories: Collection[str], config: str) -> dict[str, float]:
+    """{metric: value in [0, 1]} that the paper's Table 3 prints for a config; empty unless these are all categories."""
+    is_printed = dataset == 'mvtec_ad' and set(categories) == set(_MVTEC_AD)
+    return _by_metric(TABLE_3.get(_row_of(config), ()) if is_printed else ())
+
+
+def _row_of(config: str) -> str:
+    match = _ROW.fullmatch(config)
+    return match[1] if match else ''
+
+
+def _by_metric(values: Collection[float]) -> dict[str, float]:
     return {name: value / 100 for name, value in zip(METRICS, values, strict=False)}

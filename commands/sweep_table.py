@@ -1,4 +1,7 @@
-"""The table of a sweep: categories by metrics, mean and standard deviation over seeds, mean over categories."""
+"""The table of a sweep: categories by metrics, mean and standard deviation over seeds, mean over categories.
+
+In a sweep over several configs, each config has such rows.
+"""
 
 import os
 import pathlib
@@ -14,6 +17,7 @@ from draem_jax import run_directory, terminal
 from draem_jax.evaluation import results
 
 Row = dict[str, Any]
+ByCategory = dict[str, dict[int, dict[str, Any]]]  # what results.json holds, by category and seed
 
 
 def collect(evaluated: Iterable[tuple[Cell, dict[str, Any]]]) -> list[Row]:
@@ -23,8 +27,10 @@ def collect(evaluated: Iterable[tuple[Cell, dict[str, Any]]]) -> list[Row]:
         evaluated: cells, each with what its results.json holds.
 
     Returns:
-        A row for each category, and a last one for all. Their keys:
+        A row for each category, and a last one for all; in a sweep over several configs these rows for each config, but
+        no last one where a config has a single category. Their keys:
 
+            config: its name; only in a sweep over several.
             category: its name; 'mean' in the last row.
             seeds: how many; in the last row the smallest number.
             <metric>: for each of `results.ALL_METRICS` the mean over seeds; None where a run lacks the metric. In the
@@ -33,24 +39,37 @@ def collect(evaluated: Iterable[tuple[Cell, dict[str, Any]]]) -> list[Row]:
                 deviation of the seeds' own means, None unless every category has the same seeds.
             published: {metric: value} of the paper.
     """
-    by_category: dict[str, dict[int, dict[str, Any]]] = {}
+    by_config: dict[str, ByCategory] = {}
     for cell, record in evaluated:
-        by_category.setdefault(cell.category, {})[cell.seed] = record
+        by_config.setdefault(cell.config, {}).setdefault(cell.category, {})[cell.seed] = record
+    if not any(by_config):
+        return _rows_of('', by_config.get('', {}))
+    return [
+        {'config': config, **row}
+        for config, by_category in by_config.items()
+        for row in _rows_of(config, by_category)
+        if len(by_category) > 1 or row['category'] != 'mean'
+    ]
+
+
+def _rows_of(config: str, by_category: ByCategory) -> list[Row]:
     rows = []
     for category, by_seed in by_category.items():
         dataset = next(iter(by_seed.values()))['dataset']
         row = {
             'category': category,
             'seeds': len(by_seed),
-            'published': published.results_of(dataset['name'], category),
+            'published': published.results_of(dataset['name'], category, config),
         }
         for name in results.ALL_METRICS:
             row |= _statistics(name, [results.all_metrics(record)[name] for record in by_seed.values()])
         rows.append(row)
-    return [*rows, _mean_row(rows, by_category)]
+    mean = _mean_row(rows, by_category)
+    mean['published'] = mean['published'] or published.mean_results_of(dataset['name'], by_category, config)
+    return [*rows, mean]
 
 
-def _mean_row(rows: list[Row], by_category: dict[str, dict[int, dict[str, Any]]]) -> Row:
+def _mean_row(rows: list[Row], by_category: ByCategory) -> Row:
     mean: Row = {'category': 'mean', 'seeds': min(row['seeds'] for row in rows), 'published': {}}
     seeds = {tuple(by_seed) for by_seed in by_category.values()}
     for name in results.ALL_METRICS:
@@ -82,9 +101,10 @@ def markdown(rows: list[Row], note: str | None = None) -> str:
 
     A sentence below it says how to read it; the note, if there is one, follows.
     """
-    heads = ['category', 'seeds', *results.ALL_METRICS]
+    labels = [name for name in ('config', 'category', 'seeds') if name in rows[0]]
+    heads = [*labels, *results.ALL_METRICS]
     cells = [
-        [row['category'], str(row['seeds']), *(_percent(row, name) for name in results.ALL_METRICS)] for row in rows
+        [*(str(row[name]) for name in labels), *(_percent(row, name) for name in results.ALL_METRICS)] for row in rows
     ]
     # The empty columns at both ends give every line its outer bars.
     table = [['', *line, ''] for line in (heads, *cells)]

@@ -4,6 +4,7 @@ import pathlib
 import textwrap
 
 import sweep
+from commands import sweep_configs
 from commands.local_launcher import run_locally
 from configs import quickstart
 
@@ -69,8 +70,15 @@ class ScriptedSweep:
         arguments = [QUICKSTART, *(f'--config.{field}={value}' for field, value in changes.items())]
         return sweep.plan(config, self.workdir, categories, seeds, arguments, self._scripts)
 
+    def plan_all(self, files, categories=None, seeds='0', **changes):
+        """As `plan`, over several files of configs/."""
+        configs = sweep_configs.read([f'{ROOT}/configs/{file}' for file in files], changes)
+        return sweep.plan_all(configs, self.workdir, categories, seeds, self._scripts)
+
     def run(self, *arguments, slots=({},), **changes):
-        cell_jobs = self.plan(*arguments, **changes)
+        return self.start(self.plan(*arguments, **changes), slots)
+
+    def start(self, cell_jobs, slots=({},)):
         return sweep.run_cells(cell_jobs, self.workdir, lambda rest: run_locally(rest, slots, every_seconds=0.01))
 
     def commands(self, cell):

@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from commands import command_line
+from configs import small_cpu
+from draem_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 QUICKSTART = '--config=configs/quickstart.py'
@@ -95,6 +97,77 @@ def test_flags_reach_the_config():
     for arguments in (['--config.training.batch_size=4'], ['--config.training.batch_size', '4']):
         result = call('-c', SCRIPT, f'{QUICKSTART}:wood', '--workdir=run', *arguments)
         assert (result.returncode, result.stdout, result.stderr) == (0, '4 wood\n', '')
+
+
+@pytest.mark.parametrize(
+    ('value', 'files'),
+    [
+        ('a.py', ['a.py']),
+        ('a.py,b.py', ['a.py', 'b.py']),
+        ('a.py:screw,b.py,c.py:x', ['a.py:screw', 'b.py', 'c.py:x']),
+        ('c/a.py:colours,screw,c/a.py:full,screw', ['c/a.py:colours,screw', 'c/a.py:full,screw']),
+        ('a.py:x, b.py:y', ['a.py:x', 'b.py:y']),
+        ('a.py:x,b.py,a.py:x', ['a.py:x', 'b.py']),
+        ('a.py:b.pyx,c', ['a.py:b.pyx,c']),
+        ('a.py,', ['a.py,']),
+    ],
+)
+def test_only_a_comma_before_a_file_parts_two_configs(value, files):
+    assert command_line.split_files(value) == files
+
+
+FILES_SCRIPT = """
+from absl import flags
+from commands import command_line
+def main():
+    print(command_line.config_files())
+    print(command_line.changes())
+    print(flags.FLAGS.config and flags.FLAGS.config.dataset.category)
+command_line.define_config_file(takes_several=True)
+command_line.main(main)
+"""
+
+
+@pytest.mark.parametrize('words', [['--config=F'], ['--config', 'F']])
+def test_several_configs_are_listed_and_the_first_one_tells_the_types(words):
+    files = ['configs/ablations.py:colours,bottle', 'configs/quickstart.py']
+    words = [word.replace('F', ','.join(files)) for word in words]
+    result = call('-c', FILES_SCRIPT, *words, '--config.optimizer.decay_at', '(0.5,)', '--config.training.steps=4')
+    assert (result.returncode, result.stderr) == (0, '')
+    listed, changes, category = result.stdout.splitlines()
+    assert ast.literal_eval(listed) == files
+    assert ast.literal_eval(changes) == {'optimizer.decay_at': (0.5,), 'training.steps': 4}
+    assert category == 'bottle'
+
+
+def test_without_a_config_no_files_are_listed():
+    result = call('-c', FILES_SCRIPT)
+    assert (result.returncode, result.stdout, result.stderr) == (0, '[]\n{}\nNone\n', '')
+
+
+def test_a_loaded_config_is_the_files_own_with_the_values_given():
+    arguments = ['--config.optimizer.decay_at=()', '--config.dataset.root=a b', '--config.model.remat=True']
+    config = command_line.load_config([f'--config={ROOT}/configs/small_cpu.py:authors64', *arguments])
+    expected = small_cpu.get_config('authors64')
+    expected.optimizer.decay_at, expected.dataset.root, expected.model.remat = (), 'a b', True
+    assert config.to_dict() == expected.to_dict()
+
+
+@pytest.mark.parametrize(
+    ('file', 'change', 'message'),
+    [
+        ('configs/quickstrat.py', 'training.steps=4', r'No such file .*quickstrat\.py'),
+        ('configs/ablations.py:nonsense', 'training.steps=4', 'ablations.py:nonsense: expected one of'),
+        ('configs/__init__.py', 'training.steps=4', "no attribute 'get_config'"),
+        ('configs/default.py', 'training.steps=many', 'training.steps=many'),
+        ('configs/default.py', 'training.step=4', 'step'),
+    ],
+)
+def test_a_config_that_cannot_be_loaded_is_one_line(file, change, message):
+    command_line.load_config([f'--config={ROOT}/configs/quickstart.py'])  # Nothing of it is left for the next.
+    with pytest.raises(UserError, match=message) as caught:
+        command_line.load_config([f'--config={ROOT}/{file}', f'--config.{change}'])
+    assert len(str(caught.value).splitlines()) == 1
 
 
 TUPLES_SCRIPT = """
