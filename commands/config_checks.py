@@ -148,9 +148,7 @@ def check(
         )
     _check_networks(config['model'])
     _check_real_defects(config)
-    # Drawn textures are configs/folder.py's own choice, which a folder of textures shows to be overlooked. Colours and
-    # patches are chosen on purpose, as rows of a table that share their flags.
-    if root and source == 'procedural':
+    if root and source not in ('folder', 'dtd'):
         raise UserError(
             f"--config.dataset.texture_root='{root}' would not be used, for texture_source is '{source}'. "
             'Pass --config.dataset.texture_source=folder to use it.'

@@ -372,13 +372,6 @@ def test_widths_that_are_none_are_refused(widths):
         load('light', widths)
 
 
-def test_the_rows_of_table_3_share_their_flags():
-    for name in ablations.TABLE_3:
-        config = ablations.get_config(f'{name},screw')
-        config.dataset.root, config.dataset.texture_root = 'images', 'textures'
-        config_checks.check(config)
-
-
 @pytest.mark.parametrize(
     ('changes', 'part'),
     [
