@@ -105,7 +105,7 @@ def make_cell(name, recipe, seed, config_file, changes, widths, flags):
     data_set = SETS[name]
     batch_size = changes.get('training.batch_size', BATCH_SIZE)
     updates = max(1, round(flags.steps * data_set.step_factor * BATCH_SIZE / batch_size))
-    tenth = -(-updates // 10)
+    fifth = -(-updates // 5)  # Looking for drawn defects takes as long as fifty steps.
     usual = {
         'dataset.image_size': data_set.image_size,
         'dataset.antialias': True,
@@ -118,9 +118,9 @@ def make_cell(name, recipe, seed, config_file, changes, widths, flags):
         'dataset.validation_fraction': 0.1,  # The same images are held out in all cells.
         'training.seed': seed,
         'training.steps': updates,
-        'training.log_every_steps': tenth,
-        'training.checkpoint_every_steps': tenth,
-        'training.keep_checkpoints': 10,
+        'training.log_every_steps': fifth,
+        'training.checkpoint_every_steps': fifth,
+        'training.keep_checkpoints': 5,
         'training.validate_every_steps': 0,
         'training.picture_every_steps': 0,
         'evaluation.mask_rule': 'half',
