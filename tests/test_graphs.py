@@ -36,6 +36,7 @@ def program(config):
 PROGRAMS = {}  # {program: the first experiment that has it}
 for experiment in EXPERIMENTS:
     PROGRAMS.setdefault(program(shrink(load(*experiment))), experiment)
+del PROGRAMS[program(shrink(load('default')))]  # tests/test_end_to_end.py trains and evaluates that one.
 # The switches of configs/plus.py one by one are traced only; all together they take steps.
 TRAINED = [each for each in PROGRAMS.values() if each[0] != 'plus' or len(each) == 1 or each[1].count('+') > 2]
 TRACED = [each for each in PROGRAMS.values() if each not in TRAINED]
