@@ -49,7 +49,7 @@ _RULES: dict[str, Rule] = {
     'model.anomaly_map': _one_of('segmentation', 'ssim', 'msgms'),
     'model.padding': _one_of('zeros', 'reflect'),
     'model.anomaly_prior': (lambda value: 0 < value < 1, 'a probability above 0 and below 1'),
-    'model.high_pass_sigma': _at_least_0,
+    'model.high_pass_sigma': (lambda value: 0 <= value <= 100, '0 to 100 pixels'),
     'loss.l2': _at_least_0,
     'loss.ssim': _at_least_0,
     'loss.msgms': _at_least_0,

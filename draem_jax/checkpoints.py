@@ -1,8 +1,9 @@
 """Saving and restoring runs with Orbax.
 
 A checkpoint has three items: `variables` ({'params', 'batch_stats'}: all that inference needs), `progress`
-({'step', 'opt_state'}: what a resumed training needs besides) and `hashes` (of the content of the other two). Orbax
-makes a checkpoint appear whole or not at all, whenever the process dies. The hashes show damage that comes later.
+({'step', 'opt_state'}: what a resumed training needs besides; also 'trained', the newest params and batch_stats, where
+`variables` are moving averages of these) and `hashes` (of the content of the other two). Orbax makes a checkpoint
+appear whole or not at all, whenever the process dies. The hashes show damage that comes later.
 
 A training waits only while its state is copied. Orbax's own threads hash the copy and write it.
 """
@@ -79,7 +80,7 @@ def save(manager: ocp.CheckpointManager, step: int, *, variables: Tree, progress
         manager: from `open_checkpoints`.
         step: the number to save it under.
         variables: {'params', 'batch_stats'} of arrays, JAX's or NumPy's.
-        progress: {'step', 'opt_state'} of arrays.
+        progress: {'step', 'opt_state'} of arrays, and perhaps 'trained'.
     """
     manager.wait_until_finished()
     trees = _copy_to_host({'variables': variables, 'progress': progress}, manager)

@@ -40,6 +40,7 @@ _SPEEDS = ('images_per_second', 'step_seconds', 'input_wait_seconds', 'tflops_pe
 _MAY_CHANGE = {
     'dataset.root',
     'dataset.texture_root',
+    'dataset.defect_root',
     'dataset.skip_unreadable',
     'dataset.cache',
     'dataset.cache_folder',

@@ -81,7 +81,7 @@ _RULES: dict[str, dict[str, _Rule]] = {
         'padding': (*_one_of('zeros', 'reflect'), 'zeros'),
         'anomaly_prior': (lambda value: is_number(value) and 0 < value < 1, 'a number in (0, 1)', 0.5),
         'sees_difference': (*_bool, False),
-        'high_pass_sigma': (lambda value: is_number(value) and value >= 0, 'a number, 0 or more', 0.0),
+        'high_pass_sigma': (lambda value: is_number(value) and 0 <= value <= 100, 'a number in [0, 100]', 0.0),
     },
     'dataset': {
         'image_size': (

@@ -69,7 +69,7 @@ def training_charts(log: Sequence[Mapping[str, Any]], step: int) -> list[Chart]:
         step: of the evaluated checkpoint, where a vertical line stands.
     """
     names = list(dict.fromkeys(name for line in log for name in line))
-    losses = [name for name in ('loss', 'l2', 'ssim', 'focal') if name in names]
+    losses = [name for name in ('loss', 'l2', 'ssim', 'msgms', 'focal', 'mask_l1') if name in names]
     validation = [name for name in names if name.startswith('validation/')]
     shown = []
     for title, chosen, kind in (

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 
 STEPS, COSINE = 'steps', 'cosine'
-SCHEDULES = (STEPS, COSINE)
 
 
 def make_schedule(
