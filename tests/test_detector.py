@@ -29,6 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SETTINGS = {
     'step': STEP,
     'score_window': 3,
+    'score_top': 0.0,
     'tile': 0,
     'image_size': (32, 32),
     'antialias': False,
@@ -86,7 +87,7 @@ def test_map_is_that_of_the_networks_at_the_resolution_of_the_image(run):
     variables = draem_jax.load(run).variables
     small = images.resize(image, (32, 32))
     _, logits = jax.jit(functools.partial(model.apply, train=False))(variables, small[None].astype(np.float32) / 255)
-    expected = np.asarray(scoring.anomaly_map(logits))[0]
+    expected = np.asarray(scoring.segmentation_map(logits))[0]
     assert expected.std() > 0.005
     assert (detection.map.shape, detection.map.dtype) == ((50, 70), np.float32)
     np.testing.assert_allclose(detection.map, images.resize(expected, (50, 70)), atol=1e-5)
@@ -146,7 +147,8 @@ def test_a_detector_knows_what_its_scores_depend_on(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('name', 'value'), [('image_size', [64, 64]), ('antialias', True), ('dtype', 'bfloat16'), ('bit_depth', 12)]
+    ('name', 'value'),
+    [('image_size', [64, 64]), ('antialias', True), ('dtype', 'bfloat16'), ('bit_depth', 12), ('score_top', 0.01)],
 )
 def test_a_calibration_of_other_circumstances_is_not_used(calibrated, name, value):
     path = calibrated / 'calibration.json'

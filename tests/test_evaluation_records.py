@@ -46,7 +46,7 @@ def test_results_tell_how_they_were_made(workdir):
     expected |= {'antialias': False, 'bit_depth': 0, 'split': 'test', 'note': None}
     expected['names_sha256'] = hash_names(['test/crack/0.png', 'test/good/0.png'])
     assert record['dataset'] == expected
-    assert record['model'] == {'dtype': 'auto'}
+    assert record['model'] == {'dtype': 'auto', 'anomaly_map': 'segmentation'}
     assert 'synthesis' not in record
 
 
@@ -61,6 +61,7 @@ def test_the_same_settings_replace_and_others_get_a_folder_of_their_own(workdir,
     assert evaluate(workdir, **other) == '4_root=other'
     assert evaluate(workdir, **{'dataset.image_size': (32, 64)}) == '4_image_size=32x64'
     assert evaluate(workdir, **{'evaluation.mask_rule': 'full'}) == '4_mask_rule=full'
+    assert evaluate(workdir, **{'evaluation.score_top': 0.01}) == '4_score_top=0.01'
     assert evaluate(workdir, **{'dataset.options': 'normal=ok,defects=../ng'}) == '4_options=normal=ok,defects=..-ng'
     assert evaluate(workdir, **{'evaluation.sheet_rows': 2, 'evaluation.batch_size': 4}) == '4'
     assert (workdir / 'evaluation/4/results.json').read_text() != before  # The last one had the same settings.

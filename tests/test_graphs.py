@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from test_configs import EXPERIMENTS, load
+from experiments import EXPERIMENTS, load
 
 import train
 from draem_jax import devices

@@ -22,19 +22,22 @@ def start_run(workdir):
 def test_a_run_as_its_config_says(tmp_path):
     config = start_run(tmp_path)
     config['dataset'].update(image_size=[64, 96], antialias=True, bit_depth=12)
-    config['evaluation'].update(score_window=5, batch_size=3)
+    config['evaluation'].update(score_window=5, score_top=0.25, batch_size=3)
     (tmp_path / 'config.json').write_text(json.dumps(config))
-    model = {'reconstructive_width': 128, 'discriminative_width': 64, 'dtype': 'auto', 'remat': False}
-    assert run_settings.read(tmp_path) == run_settings.RunSettings(model, (64, 96), True, 12, 5, 3)
+    model = folder.get_config().model.to_dict()
+    assert run_settings.read(tmp_path) == run_settings.RunSettings(model, (64, 96), True, 12, 5, 0.25, 3)
 
 
 def test_a_run_older_than_a_field_has_what_was_done_before_it(tmp_path):
     config = start_run(tmp_path)
     config['dataset'].pop('bit_depth', None)
-    del config['model']['remat']
+    for field in ('remat', 'networks', 'anomaly_map', 'padding', 'anomaly_prior', 'sees_difference', 'high_pass_sigma'):
+        del config['model'][field]
+    del config['evaluation']['score_top']
     (tmp_path / 'config.json').write_text(json.dumps(config))
     settings = run_settings.read(tmp_path)
-    assert (settings.bit_depth, settings.model['remat']) == (0, False)
+    assert (settings.bit_depth, settings.score_top) == (0, 0.0)
+    assert settings.model == folder.get_config().model.to_dict()  # Defaults mean what was done before.
 
 
 WRONG = {
@@ -45,6 +48,12 @@ WRONG = {
     'model.discriminative_width': [REMOVED, '64'],
     'model.dtype': [REMOVED, 'float', 'float64', 32, None, ['auto']],
     'model.remat': [0, 'no', None],
+    'model.networks': ['all', None],
+    'model.anomaly_map': ['heat'],
+    'model.padding': ['edge'],
+    'model.anomaly_prior': [0, 1, '0.5', math.nan],
+    'model.high_pass_sigma': [-1, math.inf],
+    'evaluation.score_top': [-0.1, 1.5, None],
     'model.depth': [5],
     'dataset.image_size': [
         REMOVED,

@@ -278,11 +278,12 @@ class Draem(nn.Module):
             'remat': self.remat,
             'padding': self.padding,
         }
-        seen, reconstruction = [image.astype(self.dtype)], None
+        narrow = image.astype(self.dtype)
+        seen, reconstruction = [narrow], None
         if self.networks != DISCRIMINATIVE:
-            given = high_pass(image, self.high_pass_sigma) if self.high_pass_sigma else image
+            given = high_pass(image, self.high_pass_sigma).astype(self.dtype) if self.high_pass_sigma else narrow
             restore = ReconstructiveSubnetwork(self.reconstructive_width, **options, name='reconstructive')
-            reconstruction = restore(given.astype(self.dtype), train=train)
+            reconstruction = restore(given, train=train)
             seen.insert(0, reconstruction.astype(self.dtype))
             if self.sees_difference:
                 seen.append(jnp.abs(seen[1] - seen[0]))
