@@ -324,6 +324,7 @@ def find_calibration(workdir: Workdir, step: int, config: ConfigDict, model: net
         step=step,
         score_window=config.evaluation.score_window,
         score_top=config.evaluation.score_top,
+        anomaly_map=config.model.anomaly_map,
         tile=0,
         image_size=tuple(config.dataset.image_size),
         antialias=config.dataset.antialias,

@@ -30,6 +30,7 @@ SETTINGS = {
     'step': STEP,
     'score_window': 3,
     'score_top': 0.0,
+    'anomaly_map': 'segmentation',
     'tile': 0,
     'image_size': (32, 32),
     'antialias': False,
@@ -148,7 +149,14 @@ def test_a_detector_knows_what_its_scores_depend_on(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ('name', 'value'),
-    [('image_size', [64, 64]), ('antialias', True), ('dtype', 'bfloat16'), ('bit_depth', 12), ('score_top', 0.01)],
+    [
+        ('image_size', [64, 64]),
+        ('antialias', True),
+        ('dtype', 'bfloat16'),
+        ('bit_depth', 12),
+        ('score_top', 0.01),
+        ('anomaly_map', 'ssim'),
+    ],
 )
 def test_a_calibration_of_other_circumstances_is_not_used(calibrated, name, value):
     path = calibrated / 'calibration.json'

@@ -58,6 +58,7 @@ _NEWER_RULES: dict[str, _Rule] = {  # Files of earlier versions have no such ent
     'dtype': (lambda value: isinstance(value, str), 'the name of a type'),
     'bit_depth': (is_bit_depth, '0, or 9 to 16'),
     'score_top': _rate,
+    'anomaly_map': (lambda value: isinstance(value, str), 'the name of a map'),
 }
 _LEVEL_RULES: dict[str, _Rule] = {
     # Where normal images have a score of 1 it is the next number; a mean may exceed that by a rounding or two.
@@ -239,7 +240,8 @@ def _settings_of_run(workdir: str | os.PathLike[str]) -> Settings:
         'antialias': run.antialias,
         'dtype': run.model['dtype'],
         'bit_depth': run.bit_depth,
-        'score_top': 0.0,  # There was no other.
+        'score_top': 0.0,  # There was no other, and no other map.
+        'anomaly_map': 'segmentation',
     }
 
 

@@ -116,6 +116,7 @@ def load(
         bit_depth=settings.bit_depth,
         score_window=settings.score_window,
         score_top=settings.score_top,
+        anomaly_map=settings.model['anomaly_map'],
         tile=int(tile),
         batch_size=batch_size,
         threshold=None if threshold is None else float(threshold),
@@ -140,9 +141,9 @@ class Detector:
     Attributes:
         predict: from `scoring.make_predict`, mapped by `devices.parallel_predict` and compiled.
         variables: of the networks.
-        step, image_size, antialias, dtype, bit_depth, score_window, score_top, tile, batch_size: how images are looked
-            at. The activations have the type `dtype`, and the values of 16-bit images `bit_depth` bits, or 16 if that
-            is 0.
+        step, image_size, antialias, dtype, bit_depth, score_window, score_top, anomaly_map, tile, batch_size: how
+            images are looked at. The activations have the type `dtype`, the values of 16-bit images `bit_depth` bits,
+            or 16 if that is 0, and the map is what `networks.Draem.anomaly_map` says.
         threshold, pixel_threshold: an image or a pixel that reaches it is defective; None where it is not known.
         calibration_note: a sentence about the run's calibration, or why this checkpoint has none.
     """
@@ -156,6 +157,7 @@ class Detector:
     bit_depth: int
     score_window: int
     score_top: float
+    anomaly_map: str
     tile: int
     batch_size: int
     threshold: float | None
@@ -197,6 +199,7 @@ class Detector:
             'step': self.step,
             'score_window': self.score_window,
             'score_top': self.score_top,
+            'anomaly_map': self.anomaly_map,
             'tile': self.tile,
             'image_size': self.image_size,
             'antialias': self.antialias,
