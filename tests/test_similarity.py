@@ -32,7 +32,7 @@ def reference_similarities(a, b):
 
 
 def test_edge_similarities_agree_with_scipy_at_every_scale():
-    ours = similarity.edge_similarities(FIRST, SECOND)
+    ours = jax.jit(similarity.edge_similarities)(FIRST, SECOND)
     for k in range(2):
         for scale, expected in enumerate(reference_similarities(FIRST[k], SECOND[k])):
             np.testing.assert_allclose(ours[scale][k, ..., 0], expected, rtol=1e-4)
@@ -44,18 +44,20 @@ def test_the_map_is_the_mean_over_the_scales_enlarged_with_aligned_corners():
         while part.shape != (24, 32):  # Each doubling interpolates between aligned corners.
             part = ndimage.zoom(part, 2, order=1)
         expected += part / 4
-    np.testing.assert_allclose(similarity.multi_scale_edge_similarity(FIRST, SECOND)[0], expected, rtol=1e-4)
+    ours = jax.jit(similarity.multi_scale_edge_similarity)(FIRST, SECOND)
+    np.testing.assert_allclose(ours[0], expected, rtol=1e-4)
 
 
 def test_an_image_is_like_itself_and_like_its_brighter_copy_in_edges_alone():
+    edges, structure = map(jax.jit, (similarity.multi_scale_edge_similarity, similarity.structural_similarity))
     brighter = FIRST / 2 + 0.5
-    np.testing.assert_allclose(similarity.multi_scale_edge_similarity(FIRST, FIRST), 1, rtol=1e-6)
-    np.testing.assert_allclose(similarity.structural_similarity(FIRST, FIRST), 1, rtol=1e-3)
+    np.testing.assert_allclose(edges(FIRST, FIRST), 1, rtol=1e-6)
+    np.testing.assert_allclose(structure(FIRST, FIRST), 1, rtol=1e-3)
     offset = FIRST * 0.5 + np.float32(0.4)
-    same_edges = similarity.multi_scale_edge_similarity(FIRST * 0.5, offset)
+    same_edges = edges(FIRST * 0.5, offset)
     np.testing.assert_allclose(same_edges, 1, rtol=1e-4)
-    assert similarity.structural_similarity(FIRST * 0.5, offset).mean() < 0.9
-    assert similarity.multi_scale_edge_similarity(FIRST, brighter).mean() < 0.95
+    assert structure(FIRST * 0.5, offset).mean() < 0.9
+    assert edges(FIRST, brighter).mean() < 0.95
 
 
 def test_the_gradient_of_plain_surfaces_is_finite():
