@@ -4,9 +4,7 @@
         --config.dataset.texture_root=DTD/images --workdir=runs/light
 
 The argument is the widths of the two networks. Everything else is as released. Computed for an image of 256 x 256
-(networks.forward_flops, a multiplication and an addition are one MAC), and measured with
-
-    python -m benchmarks.inference --threads=1 --batch=1 --sizes=256:128/64,256:64/64,...
+(networks.forward_flops, a multiplication and an addition are one MAC):
 
     widths        GMAC    of which the reconstruction    parameters
     128, 64      197.9    81 %                           97.4 million     as released
@@ -18,7 +16,8 @@ The argument is the widths of the two networks. Everything else is as released. 
       8, 16        3.1    21 %                            2.1 million
      16, 8         3.2    80 %                            1.5 million     configs/small_cpu.py
 
-benchmarks/README.md has what they are worth on real parts, at the sizes and lengths that a CPU can train.
+What they are worth on real parts has not been measured yet (benchmarks/recipes.py, recipes with @ and widths), nor how
+long an image takes.
 """
 
 from ml_collections import ConfigDict

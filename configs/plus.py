@@ -1,4 +1,4 @@
-"""What makes DRAEM better for the same time: switches, each with its source, and `plus`, those that helped.
+"""What may make DRAEM better for the same time: switches, each with its source, and `PLUS`, those that help.
 
     python train.py --config=configs/plus.py --config.dataset.root=FOLDER \
         --config.dataset.texture_root=DTD/images --workdir=runs/plus
@@ -6,7 +6,7 @@
 
 The argument names switches with + between; without one it is `PLUS`, and `official` is none of them. Everything else is
 configs/default.py's. No switch needs a pretrained network. benchmarks/recipes.py compares them on real parts, chooses
-by defects drawn on held-out normal images, and then fills in the test; benchmarks/README.md has its table.
+by defects drawn on held-out normal images, and then fills in the test; benchmarks/results/recipes/table.md is its table.
 """
 
 from typing import Any
@@ -55,6 +55,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     'top': {'evaluation.score_window': 1, 'evaluation.score_top': 0.005},
 }
 
+# Not chosen yet: so far one seed of six recipes has been compared, and held-out images alone have been looked at.
 PLUS = ('fast', 'grey', 'prior')
 
 
