@@ -5,8 +5,8 @@
     python train.py --config=configs/plus.py:fast+grain ...
 
 The argument names switches with + between; without one it is `PLUS`, and `official` is none of them. Everything else is
-configs/default.py's. No switch needs a pretrained network. benchmarks/recipes.py compares them on real parts, chooses
-by defects drawn on held-out normal images, and then fills in the test; benchmarks/results/recipes/table.md is its table.
+configs/default.py's. No switch needs a pretrained network. benchmarks/recipes.py compares them on real parts by defects
+drawn on held-out normal images, and then fills in the test: benchmarks/results/recipes/table.md.
 """
 
 from typing import Any
