@@ -199,8 +199,8 @@ class DiscriminativeSubnetwork(nn.Module):
         return last_convolution(2, self.dtype, bias_init=lambda *_: jnp.asarray(bias))(x)
 
 
-def _block_options(network: ReconstructiveSubnetwork | DiscriminativeSubnetwork) -> dict[str, Any]:
-    """What all blocks of a network share, as keywords of `ConvBlock`."""
+def _block_options(network: nn.Module) -> dict[str, Any]:
+    """What all blocks of the networks share, as keywords of `ConvBlock` and of both networks."""
     return {name: getattr(network, name) for name in ('dtype', 'axis_name', 'remat', 'padding')}
 
 
@@ -272,12 +272,7 @@ class Draem(nn.Module):
             network would give.
         """
         check_image_size(image.shape[1:3], self.padding)
-        options: dict[str, Any] = {
-            'dtype': self.dtype,
-            'axis_name': self.axis_name,
-            'remat': self.remat,
-            'padding': self.padding,
-        }
+        options = _block_options(self)
         narrow = image.astype(self.dtype)
         seen, reconstruction = [narrow], None
         if self.networks != DISCRIMINATIVE:
