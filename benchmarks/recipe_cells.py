@@ -16,6 +16,7 @@ import threading
 import time
 
 from benchmarks import recipe_cost
+from commands.cell_process import say
 from draem_jax import preemption, run_directory
 from draem_jax.errors import Preempted, UserError
 
@@ -99,7 +100,7 @@ def launch(cells, work, slots):
     waiting, stop = queue.SimpleQueue(), threading.Event()
     for cell in cells:
         waiting.put(cell)
-    seconds, failed, stopped = [], [], []
+    seconds, failed = [], []
 
     def serve(slot):
         if slot.core is not None:
@@ -115,7 +116,6 @@ def launch(cells, work, slots):
                     rest = _duration(sum(seconds) / len(seconds) * left / len(slots))
                     say(f'{cell}: {said}, after {_duration(seconds[-1])}. {left} left, about {rest}.')
                 except Preempted:
-                    stopped.append(cell)
                     say(f'{cell}: stopped.')
                 except Exception as error:  # Whatever it is, the others go on.
                     failed.append(cell)
@@ -268,10 +268,6 @@ def test(cell, slot, stop):
     record['test'] = {name: results['metrics'][name] for name in _TEST_METRICS}
     run_directory.write_json(cell.record, record)
     return 'test image AUROC {image_auroc}, pixel AP {pixel_ap}'.format(**record['test'])
-
-
-def say(text):
-    print(time.strftime('%H:%M:%S'), text, flush=True)
 
 
 def _logged_steps(cell):

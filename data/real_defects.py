@@ -1,5 +1,6 @@
 """Real defects with their masks, to paste into normal images: where a plant has kept some, they beat simulated ones."""
 
+import filecmp
 import os
 from collections.abc import Iterable
 
@@ -75,13 +76,8 @@ def _check_apart_from(tests: Iterable[tfds.core.DatasetBuilder], records: Iterab
         by_size.setdefault(os.path.getsize(path), []).append(path)
     for record in records:
         for path in by_size.get(os.path.getsize(record.image), []):
-            if _content(path) == _content(record.image):
+            if filecmp.cmp(path, record.image, shallow=False):
                 raise UserError(
                     f"'{record.image}' is a test image too: '{path}'. Results on images that were trained on say "
                     'nothing. Take it out of --config.dataset.defect_root.'
                 )
-
-
-def _content(path: str) -> bytes:
-    with open(path, 'rb') as file:
-        return file.read()

@@ -152,7 +152,8 @@ def convolve_reflected(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> j
     def border(pixels: jax.Array, taps: jax.Array, padding: Sequence[tuple[int, int]]) -> jax.Array:
         return lax.conv_general_dilated(pixels, taps, (1, 1), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
-    above, below = border(wide[:, 1:2], kernel[:1], _NONE), border(wide[:, -2:-1], kernel[2:], _NONE)
+    none = ((0, 0), (0, 0))
+    above, below = border(wide[:, 1:2], kernel[:1], none), border(wide[:, -2:-1], kernel[2:], none)
     left = border(x[:, :, 1:2], kernel[:, :1], ((1, 1), (0, 0)))
     right = border(x[:, :, -2:-1], kernel[:, 2:], ((1, 1), (0, 0)))
     H, W = x.shape[1:3]
@@ -162,9 +163,6 @@ def convolve_reflected(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> j
         + jnp.pad(left, ((0, 0), (0, 0), (0, W - 1), (0, 0)))
         + jnp.pad(right, ((0, 0), (0, 0), (W - 1, 0), (0, 0)))
     )
-
-
-_NONE = ((0, 0), (0, 0))
 
 
 def _fill_eights(x: jax.Array, axis: int) -> jax.Array:
