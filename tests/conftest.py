@@ -16,6 +16,8 @@ os.environ.setdefault(
     'JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).resolve().parent.parent / '.cache' / 'jax')
 )
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+# LLVM then takes half the time to compile, and what is compiled here runs for moments.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
 
 @pytest.fixture

@@ -80,9 +80,7 @@ def update_once(make_model, *, on_cpu, device_count, dtype='float64', slices=1):
             check_vma=False,
         )
         before, batch = init_state(variables, optimizer), draw_batch()
-        # LLVM takes half the time without optimising, and the program runs once.
-        program = jax.jit(update).lower(before, batch).compile({'xla_backend_optimization_level': 0})
-        after, metrics = jax.device_get(program(before, batch))
+        after, metrics = jax.device_get(jax.jit(update)(before, batch))
     return metrics, jax.tree.map(np.subtract, before.params, after.params), after.batch_stats
 
 

@@ -12,7 +12,6 @@ from draem_jax.training.state import init_state
 from draem_jax.training.update import make_update
 
 SIZE, BATCH = (64, 64), 2
-QUICKLY = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 
 
 def shrink(config):
@@ -71,9 +70,6 @@ def test_a_config_takes_two_steps_and_is_evaluated(experiment):
     config = shrink(load(*experiment))
     config.training.steps = 2
     update, predict, state, batch = build(config)
-    # Compiled for speed it would take four times as long, and then run for a moment.
-    update = update.lower(state, batch).compile(QUICKLY)
-    predict = predict.lower(state.variables, batch['augmented'][0]).compile(QUICKLY)
     before = jax.tree.leaves(state.variables)
     for _ in range(2):
         state, metrics = update(state, batch)
