@@ -55,7 +55,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     'top': {'evaluation.score_window': 1, 'evaluation.score_top': 0.005},
 }
 
-# Not chosen yet: so far one seed of six recipes has been compared, and held-out images alone have been looked at.
+# Not chosen yet: so far one seed has been compared (configs/README.md), on held-out images alone.
 PLUS = ('fast', 'grey', 'prior')
 
 
